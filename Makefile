@@ -1,0 +1,42 @@
+# `make` says what there is to make. PYTHON=/path/to/python names the one for .venv, WORKERS=4 the test processes,
+# ARGS="-k cart" goes to pytest.
+
+PYTHON ?=
+WORKERS ?= 2
+ARGS ?=
+PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format clean system
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready ## A shop on three instances behind a load balancer, at http://127.0.0.1:8000, until Ctrl-C
+	@exec .venv/bin/python -m example_flask_app.demo
+
+test: system .venv/ready ## Everything it takes, then the tests; under 15 minutes on two cores
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults, long fuzzing; then each Python, by nox
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=long $(ARGS)
+	.venv/bin/python -m nox
+
+lint: .venv/ready ## ruff and mypy --strict
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy --strict
+
+format: .venv/ready ## Put the code in order, as `make lint` wants it
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .nox dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: pyproject.toml .ci/prepare
+	@PYTHON="$(PYTHON)" MAKECMDGOALS="$(MAKECMDGOALS)" bash .ci/prepare python
+
+system:
+	@bash .ci/prepare system

