@@ -1,0 +1,276 @@
+"""The lazy session content: a dict whose values are decoded when they are asked for, and that knows what
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any, Final, NoReturn, Self, SupportsIndex
+
+from . import codec
+from .exceptions import DecodeError, EncodeError
+from .scalars import IMMUTABLE
+
+# Stands in the dict for a value that is still encoded. Every way in is overridden, so nobody sees it.
+_ENCODED: Final = object()
+
+
+class Fields(dict[str, Any]):
+    """Top-level fields of a session, name to value. Behaves as a plain dict in everything, `json.dumps`
+    included.
+
+    Values are decoded one by one, on first use. `encoded()` gives the stored form; a value that was handed
+    out and can change in place is encoded again there, so `fields["cart"].append(x)` is noticed.
+
+    Copies (`copy`, `|`, `copy.copy`, pickle) are plain dicts.
+    """
+
+    def __init__(self, stored: Mapping[str, bytes] | None = None) -> None:
+        super().__init__()
+        self.on_unreadable: Callable[[DecodeError], None] | None = None
+        self._take(stored or {})
+
+    def _take(self, stored: Mapping[str, bytes]) -> None:
+        """Become what is stored: nothing decoded, nothing changed."""
+        super().clear()
+        super().update(dict.fromkeys(stored, _ENCODED))
+        self._stored = stored
+        # Assigned, or handed out and able to change in place: to be encoded again.
+        self._open_ended: set[str] = set()
+        self.cleared = False
+        """Whether `clear()` was called: the save replaces, and takes nothing from concurrent writers."""
+
+    def _load(self) -> None:
+        """Runs before every access. A subclass that loads on first use overrides it."""
+
+    def _changing(self) -> None:
+        """Runs before every change. A subclass that is not to be changed any more overrides it."""
+
+    # What the flows ask.
+
+    def encoded(self) -> dict[str, bytes]:
+        """Every field in its stored form.
+
+        Raises:
+            EncodeError: a value cannot be stored; names the field and the type.
+        """
+        self._load()
+        encoded = {}
+        # A list, since a copied context may still be changing the session.
+        for name, value in list(super().items()):
+            if name in self._open_ended:
+                try:
+                    encoded[name] = codec.encode(value)
+                except EncodeError as error:
+                    raise EncodeError(error.reason, name) from None
+            else:
+                encoded[name] = self._stored[name]
+        return encoded
+
+    def changed(self) -> bool:
+        """Whether saving would store anything else than what was read. What cannot be encoded has changed."""
+        self._load()
+        if not self._open_ended:
+            return len(self._stored) != super().__len__()
+        try:
+            return self.encoded() != self._stored
+        except EncodeError:
+            return True
+
+    def rebase(self, stored: Mapping[str, bytes]) -> None:
+        """Take over what is stored now. Values that are the same stay the same objects, for whoever holds
+        them.
+        """
+        kept = {}
+        for name, value in super().items():
+            if value is not _ENCODED and name in stored:
+                before = codec.encode(value) if name in self._open_ended else self._stored[name]
+                if before == stored[name]:
+                    kept[name] = value
+        self._take(stored)
+        for name, value in kept.items():
+            self._put(name, value)
+
+    # What a dict does.
+
+    def __getitem__(self, name: str) -> Any:
+        self._load()
+        value = super().__getitem__(name)
+        return self._decode(name) if value is _ENCODED else value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._load()
+        self._changing()
+        name = _field_name(name)
+        super().__setitem__(name, value)
+        self._open_ended.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        self._load()
+        self._changing()
+        super().__delitem__(name)
+        self._open_ended.discard(name)
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return super().__contains__(name)
+
+    def __len__(self) -> int:
+        self._load()
+        return super().__len__()
+
+    # Overridden, it also keeps dict(fields), {**fields} and PyDict_Merge from looking past __getitem__.
+    def __iter__(self) -> Iterator[str]:
+        self._decode_all()
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._decode_all()
+        return super().__reversed__()
+
+    def __eq__(self, other: object) -> bool:
+        self._decode_all()
+        if isinstance(other, Fields):
+            other._decode_all()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # as dict's own
+
+    def __repr__(self) -> str:
+        self._decode_all()
+        return super().__repr__()
+
+    # The overloads of dict's | are about other key types; here keys are str.
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        if not isinstance(other, dict):
+            return NotImplemented
+        return {**self, **other}
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        if not isinstance(other, dict):
+            return NotImplemented
+        return {**other, **self}
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]  # as above
+        self.update(other)
+        return self
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def keys(self) -> Any:
+        self._decode_all()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._decode_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._decode_all()
+        return super().items()
+
+    def pop(self, name: str, *default: Any) -> Any:
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {len(default) + 1}")
+        try:
+            value = self[name]
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+        del self[name]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        self._decode_all()
+        self._changing()
+        name, value = super().popitem()
+        self._open_ended.discard(name)
+        return name, value
+
+    def setdefault(self, name: str, default: Any = None, /) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            self[name] = default
+            return default
+
+    def update(self, *others: Any, **named: Any) -> None:
+        self._load()
+        for name, value in dict(*others, **named).items():
+            self[name] = value
+
+    def clear(self) -> None:
+        self._load()
+        self._changing()
+        super().clear()
+        self._open_ended.clear()
+        self.cleared = True
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(dict(self), memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+    @classmethod
+    def fromkeys(cls, names: Iterable[Any], value: Any = None, /) -> Any:
+        return dict.fromkeys(names, value)
+
+    # Decoding.
+
+    def _decode(self, name: str) -> Any:
+        try:
+            value = codec.decode(self._stored[name])
+        except DecodeError as error:
+            self._give_up(name, error)
+        self._put(name, value)
+        return value
+
+    def _decode_all(self) -> None:
+        self._load()
+        for name, value in list(super().items()):
+            if value is _ENCODED:
+                try:
+                    self._decode(name)
+                except KeyError:  # unreadable: there is no session, and nothing left to decode
+                    return
+
+    def _put(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if type(value) not in IMMUTABLE:
+            self._open_ended.add(name)
+
+    def _give_up(self, name: str, error: DecodeError) -> NoReturn:
+        """One field cannot be read: the whole record counts as no session."""
+        self._take({})
+        if self.on_unreadable is not None:
+            self.on_unreadable(error)
+        raise KeyError(name) from error
+
+
+def _field_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise EncodeError(
+            f"a session field's name is a str, not {type(name).__qualname__}. "
+            "Use a str, or put a dict with such keys under one."
+        )
+    plain = name if type(name) is str else str.__str__(name)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        raise EncodeError("a session field's name must be valid Unicode, without lone surrogates") from None
+    return plain

@@ -1,0 +1,179 @@
+"""The record: what is stored under a session's key. Pure: no I/O, no clock of its own.
+
+Format 1: a header of `HEADER_BYTES`, a CRC-32 of all the rest, and a MessagePack map of field name to encoded
+value. The header can be read without opening the fields, by the Lua script in `clients/redis.py` too:
+
+    offset  bytes  what
+         0      1  format
+         1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions
+         2      1  flags, 0: room for compression
+         3      1  key number, 0: not encrypted; room for encryption
+         4      4  generation, one higher with every write
+         8      4  idle TTL in seconds, 0: the store-wide one
+        12      4  created, seconds since 1970
+        16      4  authenticated at, 0: never
+        20      4  expires at, 0: when its TTL ends
+        24      6  revision: random, new with every write; the token of a compare-and-set
+        30     18  the three revisions before it, newest first
+        48     16  HMAC of the owner, zeros: nobody's
+
+All integers are big-endian and unsigned.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+import ormsgpack
+
+from .exceptions import DecodeError
+
+FORMAT: Final = 1
+HEADER_BYTES: Final = 64
+REVISION_BYTES: Final = 6
+KEPT_REVISIONS: Final = 4
+OWNER_BYTES: Final = 16
+REVISION: Final = slice(24, 24 + REVISION_BYTES)
+"""Where a record's revision stands."""
+
+_HEADER: Final = struct.Struct(">BBBBIIIII6s6s6s6s16s")
+_CRC: Final = struct.Struct(">I")
+_BODY: Final = HEADER_BYTES + _CRC.size
+_MAX_UINT32: Final = 2**32 - 1
+_NO_REVISION: Final = bytes(REVISION_BYTES)
+NO_OWNER: Final = bytes(OWNER_BYTES)
+
+
+class Kind(IntEnum):
+    """What a record is."""
+
+    LIVE = 1
+    TOMBSTONE = 2
+    INDEX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of a session without opening it. Times are whole seconds since 1970, lifetimes whole
+    seconds.
+    """
+
+    kind: Kind
+    generation: int
+    revisions: tuple[bytes, ...]
+    """The last four, newest first. A writer whose reply was lost finds its own here."""
+    created: int
+    authenticated_at: int = 0
+    expires_at: int = 0
+    idle_ttl: int = 0
+    owner: bytes = NO_OWNER
+    key_number: int = 0
+
+    @property
+    def revision(self) -> bytes:
+        return self.revisions[0]
+
+    @property
+    def owned(self) -> bool:
+        return self.owner != NO_OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A header and the fields, each encoded on its own by `codec.encode`."""
+
+    header: Header
+    fields: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def pack(record: Record) -> bytes:
+    """The stored form. What does not fit its place (a time after 2106) is stored as the largest that does."""
+    head = record.header
+    revisions = (head.revisions + (_NO_REVISION,) * KEPT_REVISIONS)[:KEPT_REVISIONS]
+    header = _HEADER.pack(
+        FORMAT,
+        head.kind,
+        0,
+        head.key_number,
+        min(head.generation, _MAX_UINT32),
+        min(head.idle_ttl, _MAX_UINT32),
+        min(head.created, _MAX_UINT32),
+        min(head.authenticated_at, _MAX_UINT32),
+        min(head.expires_at, _MAX_UINT32),
+        *revisions,
+        head.owner,
+    )
+    body = ormsgpack.packb(dict(record.fields))
+    return header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def unpack(data: bytes) -> Record:
+    """The record in `data`; its fields stay encoded.
+
+    Raises:
+        DecodeError: these bytes are no record that this version can read.
+    """
+    if len(data) <= _BODY:
+        raise DecodeError(f"{len(data)} bytes are too short for a record")
+    (
+        form,
+        kind,
+        flags,
+        key_number,
+        generation,
+        idle_ttl,
+        created,
+        authenticated_at,
+        expires_at,
+        *revisions,
+        owner,
+    ) = _HEADER.unpack_from(data)
+    if form != FORMAT or flags or key_number:
+        raise DecodeError(f"format {form}, flags {flags}, key {key_number} are not known to this version")
+    body = memoryview(data)[_BODY:]
+    if _CRC.unpack_from(data, HEADER_BYTES)[0] != zlib.crc32(body, zlib.crc32(data[:HEADER_BYTES])):
+        raise DecodeError("the checksum does not fit")
+    try:
+        fields = ormsgpack.unpackb(body)
+        header = Header(
+            Kind(kind),
+            generation,
+            tuple(revisions),
+            created,
+            authenticated_at,
+            expires_at,
+            idle_ttl,
+            owner,
+            key_number,
+        )
+    except ValueError as error:
+        raise DecodeError(f"not a record: {error}") from error
+    if type(fields) is not dict or not all(type(value) is bytes for value in fields.values()):
+        raise DecodeError("not a map of fields")
+    return Record(header, fields)
+
+
+def merge(
+    base: Mapping[str, bytes], mine: Mapping[str, bytes], theirs: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """What holds when `mine` and `theirs` both came from `base`, and mine is the later write.
+
+    Changes to different fields both hold. Of two changes to one field the later holds, but a delete beats a
+    change.
+    """
+    merged = dict(theirs)
+    for name in base.keys() - mine.keys():
+        merged.pop(name, None)
+    for name, value in mine.items():
+        before = base.get(name)
+        if value == before:
+            continue
+        if before is not None and name not in theirs:
+            continue  # they deleted what I changed
+        merged[name] = value
+    return merged
