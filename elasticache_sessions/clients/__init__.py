@@ -1,0 +1,1 @@
+"""Cache clients: one small file per store, all to the contract in `base`."""

@@ -1,0 +1,127 @@
+"""What a cache client does. The comments here are the specification; `elasticache_sessions.testing` holds it
+as a suite.
+
+A client performs three commands. Keys are bytes. Values are bytes that begin with a record's header
+(`record`), so that a store which runs scripts can read the revision and the lifetimes. TTLs are whole
+seconds, at least 1, and may be longer than 30 days.
+
+- A miss is a reply, never an exception. What the network or the server did wrong is `StoreUnavailable`;
+  nothing else, and no
+  driver's exception, leaves a client. `StoreUnavailable.retry` says that the same command may be sent again
+  at once: every command may be, since a write recognises itself by its revision.
+- A client sends a command once. Repeating is the manager's business, which tells the flow
+  (`Conflict.resent`).
+- A reply that does not fit the question closes its connection: what comes next on it would belong to somebody
+  else.
+- A client may be used by several threads (or tasks of its event loop) at once, and in a forked child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+ABSENT: Final = b""
+"""The token of a key that holds nothing: writing with it creates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Reply: `Entry`, or None where nothing is.
+
+    With `touch`, the same round trip sets the TTL anew to `touch` seconds, or to the record's own idle TTL
+    where it has one: only for a live record, never past its `expires_at` by the clock `now` (seconds since
+    1970), and only once the lesser of 60 s and a tenth of that TTL has passed since the last time, so that
+    not every read is a replicated write.
+    """
+
+    key: bytes
+    touch: int | None = None
+    now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store `value` for `ttl` seconds if the key still holds what `token` names; `ABSENT`: if it holds
+    nothing.
+
+    Reply: `Stored` or `Conflict`. Atomic. A value that is refused leaves the stored one as it was.
+    """
+
+    key: bytes
+    value: bytes
+    ttl: int
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Store `value` for `ttl` seconds, whatever is there, but only if something is. Reply: bool, whether
+    something was.
+    """
+
+    key: bytes
+    value: bytes
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a key holds. `token` names this very version; `ttl_left` is in seconds, None where the store did
+    not say.
+    """
+
+    value: bytes
+    token: bytes
+    ttl_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """`token` names what was written; None where the store does not say (then only a read can tell)."""
+
+    token: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was written; `entry` is what is there instead, None where nothing is.
+
+    `resent`: the command was sent more than once, so that an earlier sending may have been carried out. Set
+    by the manager.
+    """
+
+    entry: Entry | None
+    resent: bool = False
+
+
+Command = Read | Write | Replace
+Reply = Entry | Stored | Conflict | bool | None
+
+
+class CacheClient(Protocol):
+    """A store, for threads."""
+
+    def perform(self, command: Command) -> Reply: ...
+
+    def close(self) -> None:
+        """Close every connection. The client may be used again, and connects anew."""
+
+
+class AsyncCacheClient(Protocol):
+    """A store, for the tasks of one event loop."""
+
+    def perform(self, command: Command) -> Awaitable[Reply]: ...
+
+    async def aclose(self) -> None: ...
+
+
+def slides_to(touch: int, idle_ttl: int, expires_at: int, now: int, left: float) -> int | None:
+    """The TTL that `Read.touch` sets; None where the one that is there stays. All in seconds."""
+    ttl = idle_ttl or touch
+    if expires_at:
+        ttl = min(ttl, expires_at - now)
+    if ttl < 1 or ttl - left < min(60.0, ttl / 10):
+        return None
+    return ttl

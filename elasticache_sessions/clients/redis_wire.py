@@ -1,0 +1,131 @@
+"""What is sent to Valkey and Redis for each command, and what the replies mean. Pure; `clients.redis` carries
+it.
+
+Two Lua scripts, called by EVALSHA with one fallback to EVAL, and plain GET and SET: nothing that ElastiCache
+Serverless refuses, and one key each, so that cluster mode needs nothing special.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from ..exceptions import StoreUnavailable
+from ..record import FORMAT, HEADER_BYTES, REVISION, Kind
+from .base import Command, Conflict, Entry, Replace, Reply, Stored, Write
+
+_READ_AND_SLIDE: Final = f"""
+local value = redis.call('GET', KEYS[1])
+if not value then return false end
+local left = redis.call('PTTL', KEYS[1])
+if #value >= {HEADER_BYTES} and string.byte(value, 1) == {FORMAT} and string.byte(value, 2) == {Kind.LIVE:d}
+then
+  local idle, _, _, expires = struct.unpack('>I4I4I4I4', value, 9)
+  local ttl = tonumber(ARGV[1])
+  if idle > 0 then ttl = idle end
+  if expires > 0 then ttl = math.min(ttl, expires - tonumber(ARGV[2])) end
+  if ttl >= 1 and ttl * 1000 - left >= math.min(60000, ttl * 100) then
+    left = ttl * 1000
+    redis.call('PEXPIRE', KEYS[1], left)
+  end
+end
+return {{value, left}}
+"""
+
+_WRITE_IF: Final = f"""
+local value = redis.call('GET', KEYS[1])
+local token = ARGV[3]
+if (token == '' and not value) or
+   (token ~= '' and value and string.sub(value, {REVISION.start + 1}, {REVISION.stop}) == token) then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+  return 1
+end
+return value
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send, and whether a reply answers it."""
+
+    key: bytes
+    args: tuple[Any, ...]
+    fits: Callable[[object], bool]
+
+
+class Refusal(Enum):
+    """Errors of the server that are answers."""
+
+    NO_SCRIPT = "the server does not know the script, yet or any more"
+    WRONG_TYPE = "the key holds something that is no string"
+
+
+def _sha(script: str) -> str:
+    # Redis names scripts by their SHA-1; nothing secret hangs on it.
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+_READ_SHA: Final = _sha(_READ_AND_SLIDE)
+_WRITE_SHA: Final = _sha(_WRITE_IF)
+
+
+def _is_value(reply: object) -> bool:
+    return reply is None or type(reply) is bytes
+
+
+def _is_value_and_ttl(reply: object) -> bool:
+    return reply is None or (
+        type(reply) is list and len(reply) == 2 and type(reply[0]) is bytes and type(reply[1]) is int
+    )
+
+
+def _is_one_or_value(reply: object) -> bool:
+    return reply == 1 or _is_value(reply)
+
+
+def _is_ok_or_none(reply: object) -> bool:
+    return reply is None or reply is True or reply == b"OK"
+
+
+def _evalsha(
+    sha: str, script: str, key: bytes, fits: Callable[[object], bool], *args: object
+) -> Generator[Request, Any, Any]:
+    reply = yield Request(key, ("EVALSHA", sha, 1, key, *args), fits)
+    if reply is Refusal.NO_SCRIPT:
+        reply = yield Request(key, ("EVAL", script, 1, key, *args), fits)
+    if reply is Refusal.NO_SCRIPT:
+        raise StoreUnavailable(
+            "the server does not know a script that it was sent. Check what answers there."
+        )
+    return reply
+
+
+def exchange(command: Command) -> Generator[Request, Any, Reply]:
+    """The requests that `command` takes, and its reply."""
+    key = command.key
+    if isinstance(command, Replace):
+        args = ("SET", key, command.value, "EX", command.ttl, "XX")
+        return (yield Request(key, args, _is_ok_or_none)) is not None
+    if isinstance(command, Write):
+        reply = yield from _evalsha(
+            _WRITE_SHA, _WRITE_IF, key, _is_one_or_value, command.value, command.ttl, command.token
+        )
+        if reply == 1:
+            return Stored(command.value[REVISION])
+        return Conflict(None if reply is None else _entry(reply))
+    if command.touch is None:
+        reply = yield Request(key, ("GET", key), _is_value)
+    else:
+        reply = yield from _evalsha(
+            _READ_SHA, _READ_AND_SLIDE, key, _is_value_and_ttl, command.touch, command.now
+        )
+    return None if reply is None else _entry(*reply) if type(reply) is list else _entry(reply)
+
+
+def _entry(value: bytes | Refusal, left: int | None = None) -> Entry:
+    if isinstance(value, Refusal):
+        return Entry(b"", b"\0")  # no string is no record: it reads as unreadable, and no write goes over it
+    return Entry(value, value[REVISION], left / 1000 if left is not None and left >= 0 else None)

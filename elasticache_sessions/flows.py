@@ -1,0 +1,244 @@
+"""What happens to a session, decided here and carried out elsewhere.
+
+Each operation is a generator: it yields commands (`clients.base`), `Sleep` and `Event`, receives the replies,
+and returns the result. It never does I/O and asks `Rules` for the time, so that one text serves threads and
+event loops, and a test can answer with any reply: late, lost or contradictory.
+
+What holds for every interleaving with other writers:
+- what a write did not read, it never creates: an ended session stays ended;
+- what one writer alone changed is kept (`record.merge`);
+- a command that was sent twice takes effect once: its revision is among the last four of what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from .clients.base import Entry, Read
+from .exceptions import SessionEnded
+from .fields import Fields
+from .record import Header, Kind, Record, merge
+from .session import Rules, Session, handle_of, is_id, with_wishes
+from .settle import Event, Flow, buried, insert, living, settle
+
+T = TypeVar("T")
+
+
+# Reading.
+
+
+def load(session_id: object, rules: Rules) -> Flow[Session | None]:
+    """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
+    at most.
+    """
+    if not isinstance(session_id, str) or not is_id(session_id):
+        return None
+    touch = rules.idle_timeout if rules.sliding else None
+    entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
+    record = yield from living(entry, handle_of(session_id), rules)
+    if entry is None or record is None:
+        return None
+    return Session(session_id, Fields(record.fields), record, entry.token, entry.ttl_left)
+
+
+# Writing.
+
+
+def _create(session: Session, mine: Mapping[str, bytes], before: Header, rules: Rules) -> Flow[None]:
+    """Store `session` for the first time. What is empty and nobody's is not worth a record."""
+    header = with_wishes(session, before, rules)
+    if header is None or not (mine or header.owned):
+        return
+    new = yield from insert(header, mine, rules)
+    _hold(session, new)
+    yield Event("created", session.handle or "")
+
+
+def _hold(session: Session, other: Session) -> None:
+    if other.id is not None and other.stored is not None:
+        session.hold(other.id, other.stored, other.token)
+
+
+def _fresh(rules: Rules) -> Header:
+    return Header(Kind.LIVE, 0, (), rules.now())
+
+
+def save(session: Session, rules: Rules) -> Flow[None]:
+    """Store what the request changed, merged with what others did meanwhile.
+
+    A new session is created, one that has become empty is ended, one that did not change is left alone.
+
+    Raises:
+        SessionEnded, EncodeError, ValueTooLarge, StoreUnavailable
+    """
+    mine = session.fields.encoded()
+    if session.stored is None:
+        yield from _create(session, mine, _fresh(rules), rules)
+        return
+    changed = mine != session.stored.fields or session.fields.cleared or session.forced
+    if changed or session.idle_ttl is not None or session.expires_at is not None:
+        yield from _write(session, mine, lambda merged: merged, rules)
+
+
+def _write(
+    session: Session,
+    mine: Mapping[str, bytes],
+    change: Callable[[dict[str, bytes]], dict[str, bytes]],
+    rules: Rules,
+    *,
+    exactly_once: bool = False,
+) -> Flow[None]:
+    """Store `change` of what `mine` and the others' writes come to; end the session where nothing is left of
+    it.
+    """
+    base, known, replaces = session.stored, session.stored, session.fields.cleared
+    handle, session_id = session.handle or "", session.id or ""
+    if base is None:
+        raise ValueError("only a stored session can be written to")
+
+    def decide(theirs: Record) -> Record | None:
+        fields = change(dict(mine) if replaces else merge(base.fields, mine, theirs.fields))
+        header = with_wishes(session, theirs.header, rules)
+        if header is None or not (fields or (header.owned and not replaces)):
+            return buried(theirs)
+        settled = fields == theirs.fields and header == theirs.header
+        if settled and not (session.forced and theirs is known):
+            return None
+        return Record(header, fields)
+
+    record, token = yield from settle(session, decide, rules, exactly_once=exactly_once)
+    if record is known and exactly_once:
+        # Nothing to write as far as this request knows; only the store knows whether that is still so.
+        session.token = None
+        record, token = yield from settle(session, decide, rules, exactly_once=True)
+    if record.header.kind is Kind.TOMBSTONE:
+        session.let_go()
+        session.fields.rebase({})
+        yield Event("ended", handle)
+    else:
+        session.hold(session_id, record, token)
+
+
+def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow[T]:
+    """Run `change` on the newest fields and store the result; again on a conflict. Returns what `change`
+    returned.
+
+    What the request changed so far is part of those fields, and is stored with them. `change` may run more
+    than once, so it should do nothing but compute; when it raises, nothing is stored.
+
+    Raises:
+        SessionEnded, EncodeError, ValueTooLarge, StoreUnavailable, OutcomeUnknown
+    """
+    results: list[T] = []
+
+    def run(fields: Mapping[str, bytes]) -> dict[str, bytes]:
+        newest = Fields(fields)
+        results.append(change(newest))
+        return newest.encoded()
+
+    mine = session.fields.encoded()
+    if session.stored is None:
+        yield from _create(session, run(mine), _fresh(rules), rules)
+    else:
+        yield from _write(session, mine, run, rules, exactly_once=True)
+    return results[-1]
+
+
+# A new id, and the end.
+
+
+def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None]:
+    """Give the session a new id, and end the old one. With `owner`, it is theirs from now on (login).
+
+    The new record is stored before the old one ends, so that an outage in between loses nobody. What others
+    changed under the old id before it ended moves along.
+
+    Raises:
+        SessionEnded: the old session was ended meanwhile; so is the new one.
+        EncodeError, ValueTooLarge, StoreUnavailable
+    """
+    mine, old, replaces = session.fields.encoded(), session.stored, session.fields.cleared
+    header = replace(old.header if old is not None else _fresh(rules), revisions=())
+    if owner is not None:
+        # Signing in starts the absolute timeout anew.
+        header = replace(header, owner=rules.owner_hash(owner), authenticated_at=rules.now(), expires_at=0)
+    if old is None:
+        yield from _create(session, mine, header, rules)
+        return
+    target = with_wishes(session, header, rules)
+    if target is None or (replaces and not mine and owner is None):
+        yield from _bury_now(session, rules)
+        session.fields.rebase({})
+        return
+    new, handle = (yield from insert(target, mine, rules)), session.handle or ""
+
+    def carry(theirs: Record) -> Flow[None]:
+        merged = dict(mine) if replaces else merge(old.fields, mine, theirs.fields)
+
+        def decide(now: Record) -> Record | None:
+            return None if now.fields == merged else Record(now.header, merged)
+
+        new.stored, new.token = yield from settle(new, decide, rules)
+
+    try:
+        yield from settle(session, buried, rules, carry=carry)
+    except SessionEnded:
+        yield from _bury(new, rules)
+        raise
+    _hold(session, new)
+    yield Event("cycled", handle)
+
+
+def end(session: Session, rules: Rules) -> Flow[bool]:
+    """End the session for good. Returns whether this call did it: False where it had ended already.
+
+    Raises:
+        StoreUnavailable: it may still be there.
+    """
+    ended = yield from _bury(session, rules)
+    session.fields.rebase({})
+    return ended
+
+
+def _bury(session: Session, rules: Rules) -> Flow[bool]:
+    handle, ended = session.handle or "", session.stored is not None
+    if ended:
+        try:
+            yield from settle(session, buried, rules)
+        except SessionEnded:
+            ended = False
+    session.let_go()
+    if ended:
+        yield Event("ended", handle)
+    return ended
+
+
+def _bury_now(session: Session, rules: Rules) -> Flow[None]:
+    """End the session, and raise SessionEnded if somebody else did so since it was read."""
+    known, handle = session.stored is not None, session.handle
+    if not (yield from _bury(session, rules)) and known:
+        raise SessionEnded(f"session {handle} had ended, or got a new id, before this request ended it")
+
+
+def end_id(session_id: object, rules: Rules) -> Flow[bool]:
+    """End the session with that id. An id that the store does not know writes nothing. Two round trips."""
+    session = yield from load(session_id, replace(rules, sliding=False))
+    return False if session is None else (yield from end(session, rules))
+
+
+def commit(session: Session, rules: Rules) -> Flow[None]:
+    """Do what the request wished for: end, cycle, or save.
+
+    Raises:
+        SessionEnded, EncodeError, ValueTooLarge, StoreUnavailable
+    """
+    if session.ending:
+        session.fields.encoded()  # what cannot be stored is said before anything is sent
+        yield from _bury_now(session, rules)
+    if session.cycling or session.owner is not None:
+        yield from cycle(session, rules, session.owner)
+        session.cycling, session.owner = False, None
+    else:
+        yield from save(session, rules)

@@ -1,0 +1,143 @@
+"""The session as one request knows it, the rules it lives by, its names and its lifetimes. Pure: no I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Final
+
+from .fields import Fields
+from .record import OWNER_BYTES, Header, Record
+
+OWNED_ABSOLUTE_TIMEOUT: Final = 30 * 86_400
+"""Seconds after signing in when an owned session ends though no absolute timeout is set (NIST SP 800-63B-4,
+AAL1).
+"""
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a flow must know beside the session. Lifetimes in seconds."""
+
+    prefix: str
+    idle_timeout: int
+    absolute_timeout: int | None = None
+    sliding: bool = True
+    owner_key: bytes | None = None
+    max_bytes: int = 1_000_000
+    clock: Callable[[], float] = time.time
+
+    def now(self) -> int:
+        return int(self.clock())
+
+    def key(self, session_id: str) -> bytes:
+        return f"{self.prefix}{handle_of(session_id)}".encode()
+
+    def owner_hash(self, owner: str) -> bytes:
+        key = self.owner_key or f"elasticache-sessions:{self.prefix}".encode()
+        return hmac.digest(key, owner.encode("utf-8", "surrogatepass"), hashlib.sha256)[:OWNER_BYTES]
+
+
+@dataclass(slots=True)
+class Session:
+    """One session as one request knows it. `fields` may be changed at will; nothing is stored before it is
+    saved.
+    """
+
+    id: str | None = field(default=None, repr=False)
+    """The secret that the cookie carries; None until the session is stored."""
+    fields: Fields = field(default_factory=Fields)
+    stored: Record | None = None
+    """The record as this request last saw it: the base of a merge."""
+    token: bytes | None = None
+    """What a compare-and-set compares with; None where only a read can tell."""
+    ttl_left: float | None = None
+    """Seconds the store would have kept the record when it was read; None where it did not say."""
+
+    # What the request wishes for, until it is saved.
+    idle_ttl: int | None = None
+    """An idle timeout in seconds of this session's own. 0 or less ends the session."""
+    expires_at: float | None = None
+    """An end of this session's own, in seconds since 1970."""
+    owner: str | None = None
+    """Whose session it is to be: gets a new id."""
+    cycling: bool = False
+    """Whether it is to get a new id."""
+    ending: bool = False
+    """Whether it is to end; what `fields` holds then belongs to a new session."""
+    forced: bool = False
+    """Whether it is to be written although nothing changed."""
+
+    @property
+    def handle(self) -> str | None:
+        """The public name: tells nobody the id."""
+        return None if self.id is None else handle_of(self.id)
+
+    def hold(self, session_id: str, record: Record, token: bytes | None) -> None:
+        """The store has `record` now, under that id: the wishes about its content and lifetime are fulfilled."""
+        self.id, self.stored, self.token = session_id, record, token
+        self.idle_ttl = self.expires_at = None
+        self.forced = False
+        self.fields.rebase(record.fields)
+
+    def let_go(self) -> None:
+        """The store has nothing of this session any more."""
+        self.id = self.stored = self.token = None
+        self.ending = self.forced = False
+
+
+def new_id() -> str:
+    return secrets.token_urlsafe(30)
+
+
+def is_id(text: object) -> bool:
+    """Whether `text` can be a session id. What cannot costs no round trip."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def handle_of(session_id: str) -> str:
+    """The session's storage key without the prefix: from it nobody gets back to the id."""
+    digest = hashlib.sha256(session_id.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def end_of(header: Header, rules: Rules) -> int:
+    """When a session ends whatever happens, in seconds since 1970; 0: never."""
+    absolute = rules.absolute_timeout
+    start = header.created
+    if header.owned:
+        absolute = absolute or OWNED_ABSOLUTE_TIMEOUT
+        start = header.authenticated_at
+    ends = [end for end in (header.expires_at, absolute and start + absolute) if end]
+    return min(ends, default=0)
+
+
+def ttl_of(header: Header, rules: Rules) -> int:
+    """Seconds that a record lives from now when it is written now; 0 or less: it has ended."""
+    ttl = header.idle_ttl or rules.idle_timeout
+    end = end_of(header, rules)
+    return min(ttl, end - rules.now()) if end else ttl
+
+
+def with_wishes(session: Session, before: Header, rules: Rules) -> Header | None:
+    """`before` with what the request decided about the session's lifetime; None: that it ends, or has
+    ended.
+    """
+    header = before
+    if session.idle_ttl is not None:
+        if session.idle_ttl <= 0:
+            return None
+        header = replace(header, idle_ttl=session.idle_ttl)
+    if session.expires_at is not None:
+        header = replace(header, expires_at=max(1, ceil(session.expires_at)))
+    header = replace(header, expires_at=end_of(header, rules))
+    return header if ttl_of(header, rules) >= 1 else None

@@ -1,0 +1,186 @@
+"""One write, until it holds: the compare-and-set loop that every change of a record goes through.
+
+Generators, as `flows`: they yield commands, `Sleep` and `Event`, and never do I/O.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from .clients.base import ABSENT, Command, Conflict, Entry, Read, Stored, Write
+from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, ValueTooLarge
+from .record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, pack, unpack
+from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
+
+# Conflicts answered at once, with what the conflict brought; after these the writer steps back for a moment
+# and reads again.
+_EAGER_ATTEMPTS: Final = 4
+_ATTEMPTS: Final = 200
+_LONGEST_PAUSE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait that many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth a log line or a counter. `handle` is the session's public name."""
+
+    name: str
+    handle: str
+    detail: str = ""
+
+
+T = TypeVar("T")
+Flow = Generator[Command | Sleep | Event, Any, T]
+"""An operation: yields commands and wishes, receives replies, returns a T."""
+
+
+def settle(
+    session: Session,
+    decide: Callable[[Record], Record | None],
+    rules: Rules,
+    *,
+    exactly_once: bool = False,
+    carry: Callable[[Record], Flow[None]] | None = None,
+) -> Flow[tuple[Record, bytes | None]]:
+    """Write what `decide` makes of the newest record, until it holds. Returns what is there then, and its token.
+
+    `decide` returns None to leave the record as it is. `carry` runs before each further attempt, with what
+    others wrote.
+
+    Raises:
+        SessionEnded: there is no live record any more.
+        OutcomeUnknown: with `exactly_once`, when nobody can tell whether a write was carried out.
+    """
+    session_id, current, token = session.id, session.stored, session.token
+    if session_id is None or current is None:
+        raise ValueError("only a stored session can be written to")
+    key, handle = rules.key(session_id), handle_of(session_id)
+    revision = secrets.token_bytes(REVISION_BYTES)
+    for attempt in range(_ATTEMPTS):
+        if attempt >= _EAGER_ATTEMPTS:
+            yield Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
+        if token is None or attempt >= _EAGER_ATTEMPTS:
+            entry = yield Read(key)
+            current, token = yield from _survivor(entry, handle, rules)
+        if carry is not None and attempt:
+            yield from carry(current)
+        decision = decide(current)
+        if decision is None:
+            return current, token
+        record, ttl = _stamped(decision, revision, rules)
+        try:
+            reply: Stored | Conflict = yield Write(key, _sized(record, rules), ttl, token)
+        except StoreUnavailable as error:
+            if exactly_once and error.sent:
+                raise OutcomeUnknown(_UNKNOWN) from error
+            raise
+        if isinstance(reply, Stored):
+            return record, reply.token
+        applied = _applied(reply.entry, revision)
+        if applied is not None:
+            return applied
+        current, token = yield from _survivor(reply.entry, handle, rules)
+        # Had an earlier sending been stored, it would be this generation; it shows among the last four, or it
+        # is behind them.
+        behind = current.header.generation - KEPT_REVISIONS >= record.header.generation
+        if exactly_once and reply.resent and behind:
+            raise OutcomeUnknown(_UNKNOWN)
+        yield Event("conflict", handle)
+    raise StoreUnavailable(
+        f"the session changed {_ATTEMPTS} times while this change waited for its turn. Try again."
+    )
+
+
+_UNKNOWN: Final = (
+    "the reply to a change was lost, and nobody can tell whether it was stored. "
+    "Read the session again and decide whether to repeat it."
+)
+
+
+def _stamped(decision: Record, revision: bytes, rules: Rules) -> tuple[Record, int]:
+    """`decision` as the next generation, and its TTL in seconds."""
+    header = decision.header
+    ttl = ttl_of(header, rules)
+    if header.kind is Kind.TOMBSTONE:
+        # A tombstone stays as long as the record could have lived.
+        ttl = max(1, ttl)
+        header = replace(header, expires_at=rules.now() + ttl)
+    revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
+    header = replace(header, generation=header.generation + 1, revisions=revisions)
+    return Record(header, decision.fields), ttl
+
+
+def _sized(record: Record, rules: Rules) -> bytes:
+    value = pack(record)
+    if len(value) > rules.max_bytes:
+        raise ValueTooLarge(
+            f"the session would take {len(value):,} bytes and may take {rules.max_bytes:,}. "
+            "Keep large things elsewhere and their key in the session, or raise ELASTICACHE_SESSIONS_MAX_BYTES."
+        )
+    return value
+
+
+def _applied(entry: Entry | None, revision: bytes) -> tuple[Record, bytes] | None:
+    """What `entry` holds if the write called `revision` is part of it: its reply was lost, not the write."""
+    if entry is None:
+        return None
+    try:
+        record = unpack(entry.value)
+    except DecodeError:
+        return None
+    header = record.header
+    # Under somebody else's tombstone it does not matter any more what was written before.
+    held = revision == header.revision if header.kind is Kind.TOMBSTONE else revision in header.revisions
+    return (record, entry.token) if held else None
+
+
+def buried(record: Record) -> Record:
+    return Record(replace(record.header, kind=Kind.TOMBSTONE))
+
+
+def insert(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Flow[Session]:
+    """A new record under a new id."""
+    revision = secrets.token_bytes(REVISION_BYTES)
+    record, ttl = _stamped(Record(header, fields), revision, rules)
+    session_id = new_id()
+    reply: Stored | Conflict = yield Write(rules.key(session_id), _sized(record, rules), ttl, ABSENT)
+    if isinstance(reply, Stored):
+        return Session(session_id, stored=record, token=reply.token)
+    applied = _applied(reply.entry, revision)
+    if applied is None:  # 240 random bits do not collide: somebody answers what was not asked
+        raise StoreUnavailable(
+            "the store says that a new, random session id is taken. Check what answers at its address."
+        )
+    return Session(session_id, stored=applied[0], token=applied[1])
+
+
+def living(entry: Entry | None, handle: str, rules: Rules) -> Flow[Record | None]:
+    """The record in `entry` if it is one and still lives."""
+    if entry is None:
+        return None
+    try:
+        record = unpack(entry.value)
+    except DecodeError as error:
+        yield Event("unreadable", handle, str(error))
+        return None
+    if record.header.kind is not Kind.LIVE:
+        return None
+    end = end_of(record.header, rules)
+    return None if end and end <= rules.now() else record
+
+
+def _survivor(entry: Entry | None, handle: str, rules: Rules) -> Flow[tuple[Record, bytes]]:
+    record = yield from living(entry, handle, rules)
+    if record is None or entry is None:
+        raise SessionEnded(f"session {handle} was ended, or got a new id, while this request was using it")
+    return record, entry.token

