@@ -1,0 +1,312 @@
+"""The managers: they run the flows on a cache client. One for threads, one for event loops.
+
+What they add: the time limit (a command that failed at once is sent again while TIMEOUT allows, and the flow
+is told), one client a process or event loop, and events, which they log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from typing import Any, Final, Self, TypeVar
+
+from . import flows
+from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Reply
+from .drive import drive, drive_async
+from .exceptions import StoreUnavailable
+from .fields import Fields
+from .session import Rules, Session
+from .settings import Settings
+from .settle import Event, Flow, Sleep
+
+logger: Final = logging.getLogger("elasticache_sessions")
+
+# The core's idle timeout where neither the settings nor a framework says one: Django's two weeks.
+_IDLE_TIMEOUT: Final = 14 * 86_400
+# How much of TIMEOUT may have passed for a command to be sent again; a sending may take the rest
+# (`clients.redis.ATTEMPT`).
+_RESEND_WITHIN: Final = 0.2
+_RESENDS: Final = 3
+
+T = TypeVar("T")
+
+
+def rules_for(settings: Settings, *, idle_timeout: int | None = None, sliding: bool = True) -> Rules:
+    """The rules that `settings` mean. `idle_timeout` (seconds) and `sliding`: what the framework says where
+    they do not.
+    """
+    if settings.idle_timeout is not None:
+        idle_timeout = settings.idle_timeout
+    return Rules(
+        prefix=settings.prefix,
+        idle_timeout=_IDLE_TIMEOUT if idle_timeout is None else idle_timeout,
+        absolute_timeout=settings.absolute_timeout,
+        sliding=sliding,
+        owner_key=settings.owner_key,
+        max_bytes=settings.max_bytes,
+    )
+
+
+class _Resending:
+    """How often one command is sent: again after a failure that may pass at once, while TIMEOUT allows."""
+
+    def __init__(self, timeout: float) -> None:
+        self._until = time.monotonic() + timeout * _RESEND_WITHIN
+        self._sendings = 0
+        self._sent = False
+
+    def pause_after(self, error: StoreUnavailable) -> float:
+        """Seconds to wait before sending again; raises `error` where that is not to be."""
+        self._sendings += 1
+        self._sent = error.sent = self._sent or error.sent
+        pause = 0.0 if self._sendings == 1 else random.uniform(0.01, 0.03)
+        if not error.retry or self._sendings > _RESENDS or time.monotonic() + pause > self._until:
+            raise error
+        return pause
+
+    def told(self, reply: Reply) -> Reply:
+        return replace(reply, resent=True) if self._sent and isinstance(reply, Conflict) else reply
+
+
+def _log(event: Event) -> None:
+    if event.name == "unreadable":
+        logger.warning("session %s cannot be read and counts as none: %s", event.handle, event.detail)
+    else:
+        logger.debug("session %s: %s", event.handle, event.name)
+
+
+class SessionManager:
+    """Sessions by their ids, for threads. The frameworks' classes are built on it; use it directly for
+    anything else.
+
+    Every method raises StoreUnavailable when the store does not answer within TIMEOUT.
+    """
+
+    def __init__(self, client: CacheClient, rules: Rules, timeout: float = 0.5) -> None:
+        self.rules = rules
+        self._client = client
+        self._timeout = timeout
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings,
+        *,
+        client: Any = None,
+        idle_timeout: int | None = None,
+        sliding: bool = True,
+    ) -> Self:
+        """A manager for what `settings` name; the first connection is made on first use.
+
+        `client`: a redis-py or valkey-py client object to use instead of the URL.
+
+        Raises:
+            ConfigurationError, MissingExtra
+        """
+        rules = rules_for(settings, idle_timeout=idle_timeout, sliding=sliding)
+        manager = cls(_client(settings, client), rules, settings.timeout)
+        if client is None:
+            # Also runs when the process ends. What the app made, the app closes.
+            weakref.finalize(manager, manager._client.close)
+        return manager
+
+    def load(self, session_id: object) -> Session | None:
+        """The session with that id; None if there is none, whatever `session_id` is. Slides its idle
+        timeout.
+        """
+        return self._run(flows.load(session_id, self.rules))
+
+    def save(self, session: Session) -> None:
+        """Store what changed, merged with what others changed meanwhile; create `session` if it is new.
+
+        Raises:
+            SessionEnded, EncodeError, ValueTooLarge
+        """
+        self._run(flows.save(session, self.rules))
+
+    def commit(self, session: Session) -> None:
+        """Carry out what `session` wishes for (`ending`, `cycling`, `owner`), else save it. Raises as
+        `save`.
+        """
+        self._run(flows.commit(session, self.rules))
+
+    def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
+        """Run `change` on the newest fields, store them, and return what it returned. Exact under
+        concurrency.
+
+        `change` may run more than once. Raises as `save`, and OutcomeUnknown.
+        """
+        return self._run(flows.apply(session, change, self.rules))
+
+    def cycle(self, session: Session, owner: str | None = None) -> None:
+        """Give `session` a new id and end the old one; with `owner`, it is theirs from now on. Raises as
+        `save`.
+        """
+        self._run(flows.cycle(session, self.rules, owner))
+
+    def end(self, session: Session | str) -> bool:
+        """End the session, or the one with that id. Returns whether this call did it."""
+        if isinstance(session, Session):
+            return self._run(flows.end(session, self.rules))
+        return self._run(flows.end_id(session, self.rules))
+
+    def close(self) -> None:
+        """Close the connections. Happens by itself when the process ends."""
+        self._client.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        return drive(flow, self._answer)
+
+    def _answer(self, question: Command | Sleep | Event) -> Reply:
+        if isinstance(question, Event):
+            _log(question)
+            return None
+        if isinstance(question, Sleep):
+            time.sleep(question.seconds)
+            return None
+        sending = _Resending(self._timeout)
+        while True:
+            try:
+                return sending.told(self._client.perform(question))
+            except StoreUnavailable as error:
+                time.sleep(sending.pause_after(error))
+
+
+class AsyncSessionManager:
+    """The same for event loops. One manager serves any number of them, each with a client of its own.
+
+    A loop's connections are closed when it ends (`asyncio.run`, uvicorn) or by `aclose` on it.
+    """
+
+    def __init__(self, connect: Callable[[], AsyncCacheClient], rules: Rules, timeout: float = 0.5) -> None:
+        self.rules = rules
+        self._connect = connect
+        self._timeout = timeout
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings,
+        *,
+        client: Any = None,
+        idle_timeout: int | None = None,
+        sliding: bool = True,
+    ) -> Self:
+        """As `SessionManager.connect`. A `client` object of redis.asyncio or valkey.asyncio belongs to one
+        event loop.
+        """
+        rules = rules_for(settings, idle_timeout=idle_timeout, sliding=sliding)
+        return cls(_async_clients(settings, client), rules, settings.timeout)
+
+    async def load(self, session_id: object) -> Session | None:
+        """As `SessionManager.load`."""
+        return await self._run(flows.load(session_id, self.rules))
+
+    async def save(self, session: Session) -> None:
+        """As `SessionManager.save`."""
+        await self._run(flows.save(session, self.rules))
+
+    async def commit(self, session: Session) -> None:
+        """As `SessionManager.commit`."""
+        await self._run(flows.commit(session, self.rules))
+
+    async def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
+        """As `SessionManager.apply`; `change` is a plain function."""
+        return await self._run(flows.apply(session, change, self.rules))
+
+    async def cycle(self, session: Session, owner: str | None = None) -> None:
+        """As `SessionManager.cycle`."""
+        await self._run(flows.cycle(session, self.rules, owner))
+
+    async def end(self, session: Session | str) -> bool:
+        """As `SessionManager.end`."""
+        if isinstance(session, Session):
+            return await self._run(flows.end(session, self.rules))
+        return await self._run(flows.end_id(session, self.rules))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        held = self._clients.pop(asyncio.get_running_loop(), None)
+        if held is not None:
+            await held.lifetime.aclose()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        loop = asyncio.get_running_loop()
+        held = self._clients.get(loop)
+        if held is None:
+            for other in [reference() for reference in self._clients.keyrefs()]:
+                if other is not None and other.is_closed():  # without having closed what was open on it
+                    self._clients.pop(other, None)
+            # A client knows its loop, so the loop would live for as long as the client is kept here.
+            held = self._clients[loop] = _LoopClient(self._connect(), lambda: self._clients.pop(loop, None))
+            await anext(held.lifetime)
+        client = held.client
+
+        async def answer(question: Command | Sleep | Event) -> Reply:
+            if isinstance(question, Event):
+                _log(question)
+                return None
+            if isinstance(question, Sleep):
+                await asyncio.sleep(question.seconds)
+                return None
+            return await self._perform(client, question)
+
+        return await drive_async(flow, answer)
+
+    async def _perform(self, client: AsyncCacheClient, command: Command) -> Reply:
+        sending = _Resending(self._timeout)
+        while True:
+            try:
+                return sending.told(await client.perform(command))
+            except StoreUnavailable as error:
+                await asyncio.sleep(sending.pause_after(error))
+
+
+class _LoopClient:
+    """A client and the async generator that closes it: an event loop closes those that began on it before it
+    ends.
+    """
+
+    def __init__(self, client: AsyncCacheClient, forget: Callable[[], object]) -> None:
+        self.client = client
+        self.lifetime = _lifetime(client, forget)
+
+
+async def _lifetime(client: AsyncCacheClient, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        forget()
+        await client.aclose()
+
+
+def _client(settings: Settings, given: Any) -> CacheClient:
+    if given is None and settings.endpoint.store == "memory":
+        from .clients.memory import MemoryClient
+
+        return MemoryClient.shared(settings.endpoint.host)
+    from .clients import redis
+
+    return redis.connect(settings) if given is None else redis.adopt(given)
+
+
+def _async_clients(settings: Settings, given: Any) -> Callable[[], AsyncCacheClient]:
+    if given is None and settings.endpoint.store == "memory":
+        from .clients.memory import AsyncMemoryClient, MemoryClient
+
+        shared = MemoryClient.shared(settings.endpoint.host)
+        return lambda: AsyncMemoryClient(shared)
+    from .clients import redis
+
+    if given is None:
+        return lambda: redis.connect_async(settings)
+    adopted = redis.adopt_async(given)
+    return lambda: adopted

@@ -1,0 +1,115 @@
+"""Who may import whom: frameworks and drivers stay in their own rooms, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import elasticache_sessions
+
+PACKAGE = Path(elasticache_sessions.__file__).parent
+MODULES = [
+    *sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "elasticache_sessions.")),
+    "elasticache_sessions",
+]
+OUTSIDERS = {"flask", "werkzeug", "django", "redis", "hiredis", "valkey", "pymemcache", "botocore", "pytest"}
+MAY_IMPORT = {
+    "elasticache_sessions.flask": {"flask", "werkzeug"},
+    "elasticache_sessions.flask_session": {"flask", "werkzeug"},
+}
+
+# From the ground up: a room may import only those before it in the list.
+ORDER = [
+    "exceptions",
+    "scalars",
+    "codec",
+    "fields",
+    "record",
+    "session",
+    "settings",
+    "drive",
+    "clients",
+    "clients.base",
+    "clients.memory",
+    "clients.redis_wire",
+    "clients.redis_transport",
+    "clients.redis",
+    "settle",
+    "flows",
+    "manager",
+    "flask_session",
+    "flask",
+    "testing",
+]
+
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import {module}
+"""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_with_every_other_rooms_packages_blocked(module: str) -> None:
+    blocked = OUTSIDERS - MAY_IMPORT.get(module, set())
+    code = BLOCKED.format(blocked=blocked, module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
+    for blocked, code, line in (
+        ({"flask"}, "elasticache_sessions.flask", "pip install 'elasticache-sessions[flask]'"),
+        (
+            {"redis"},
+            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='redis://cache'))",
+            "pip install 'elasticache-sessions[redis]'",
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", BLOCKED.format(blocked=blocked, module=code)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "MissingExtra" in done.stderr
+        assert line in done.stderr
+
+
+def test_imports_point_one_way() -> None:
+    for number, room in enumerate(ORDER):
+        path = PACKAGE.joinpath(*room.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        package = "elasticache_sessions" if "." not in room else "elasticache_sessions.clients"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            for name in (base, *names):
+                other = name.removeprefix("elasticache_sessions").lstrip(".")
+                assert other not in ORDER or ORDER.index(other) < number, f"{room} imports {other}"
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {module.removeprefix("elasticache_sessions").lstrip(".") for module in MODULES}
+    assert rooms - {""} == set(ORDER)
+
+
+def test_no_production_file_has_grown_out_of_its_room() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 320, f"{path.name}: more than one reason to exist?"
