@@ -1,0 +1,268 @@
+"""Flask: a SessionInterface, and the extension that installs it.
+
+    sessions = ElastiCacheSessions(app)      # or ElastiCacheSessions().init_app(app)
+    from flask import session                # the usual one
+
+A request that does not touch `session` costs nothing; the first access reads it. What changed is stored after
+the view, before the response goes out; `cycle_id`, `login` and `logout` take effect then, too, so that a
+failing store turns the response into a 503 and leaves the cookie alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
+from typing import Any, Final, TypeVar
+
+from .exceptions import ConfigurationError, MissingExtra, SessionEnded, StoreUnavailable
+from .fields import Fields
+from .manager import SessionManager
+from .session import is_id
+from .settings import Settings
+
+try:
+    from flask import Flask, Request, Response, session as current_session
+    from flask.sessions import SessionInterface, SessionMixin
+except ImportError as missing:
+    raise MissingExtra("Flask is not installed: pip install 'elasticache-sessions[flask]'") from missing
+
+from .flask_session import FlaskSession, logger
+
+# Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
+# request that does not touch the session need not ask the store whether it is one.
+_PERMANENT_MARK: Final = ".p"
+# Seconds for which a request that only read the session believes that its id is still the one; responses that overtake each
+# other on their way to the browser are as late.
+_BELIEVED: Final = 0.25
+
+__all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession"]
+
+T = TypeVar("T")
+
+
+class ElastiCacheSessionInterface(SessionInterface):
+    """Opens and saves `FlaskSession`s with a `SessionManager`."""
+
+    def __init__(self, manager: SessionManager, fixed_idle_timeout: bool) -> None:
+        self.manager = manager
+        self._fixed_idle_timeout = fixed_idle_timeout
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession:
+        """Asks the store nothing; the session does when it is touched."""
+        self._follow_lifetime(app)
+        for value in request.cookies.getlist(self.get_cookie_name(app)):
+            session_id = value.removesuffix(_PERMANENT_MARK)
+            if is_id(session_id):
+                return FlaskSession(self.manager, session_id, session_id != value)
+        return FlaskSession(self.manager, None, False)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Stores what changed, and sets, refreshes or deletes the cookie as Flask's own interface does.
+
+        Raises:
+            EncodeError, ValueTooLarge: a value that cannot be stored; the stored session stays as it was.
+        """
+        if not isinstance(session, FlaskSession) or session.closed:
+            return  # Flask saves again after an error here
+        accessed = session.accessed
+        if accessed:
+            response.vary.add("Cookie")
+        try:
+            if session.opened:
+                self._store(app, session, response)
+            elif session.marked_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]:
+                self._refresh(app, session, response)
+        finally:
+            session.closed, session.accessed = True, accessed
+
+    def _store(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        core, modified, session.closed = session.core, session.modified, True
+        known = core.stored
+        if session.lost:
+            return
+        try:
+            session.ask(lambda: self.manager.commit(core))
+        except SessionEnded as ended:
+            logger.warning("%s; its changes are dropped", ended)
+            return
+        except StoreUnavailable as error:
+            _rewrite(app, response, error)
+            return
+        if core.id is None:
+            if modified or session.found:
+                self._delete_cookie(app, response)
+        elif core.stored is not known:
+            self._set_cookie(app, session, core.id, response)
+        else:
+            self._refresh(app, session, response)
+
+    def _refresh(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        """Set the cookie, where Flask would, of a session that had nothing to store."""
+        if session.failed:
+            return  # a second question would take as long as the first
+        try:
+            session.open()
+            session_id = session.core.id
+            if session_id is None:
+                return
+            if session_id == session.cookie_id and not self.should_set_cookie(app, session):
+                return
+            # Meanwhile another request may have cycled the id; then its cookie is the one to keep.
+            if session.lives(_BELIEVED):
+                self._set_cookie(app, session, session_id, response)
+        except StoreUnavailable as error:
+            logger.warning("a session's cookie was not refreshed: %s", error)
+
+    def _set_cookie(self, app: Flask, session: FlaskSession, session_id: str, response: Response) -> None:
+        refreshed = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+        response.set_cookie(
+            self.get_cookie_name(app),
+            session_id + _PERMANENT_MARK if refreshed else session_id,
+            expires=self.get_expiration_time(app, session),
+            **self._cookie_options(app),
+        )
+        response.vary.add("Cookie")
+
+    def _delete_cookie(self, app: Flask, response: Response) -> None:
+        response.delete_cookie(self.get_cookie_name(app), **self._cookie_options(app))
+        response.vary.add("Cookie")
+
+    def _cookie_options(self, app: Flask) -> dict[str, Any]:
+        return {
+            "domain": self.get_cookie_domain(app),
+            "path": self.get_cookie_path(app),
+            "secure": self.get_cookie_secure(app),
+            "httponly": self.get_cookie_httponly(app),
+            "samesite": self.get_cookie_samesite(app),
+            "partitioned": self.get_cookie_partitioned(app),
+        }
+
+    def _follow_lifetime(self, app: Flask) -> None:
+        """PERMANENT_SESSION_LIFETIME may be changed while the app runs; every other setting is read once."""
+        if self._fixed_idle_timeout:
+            return
+        lifetime = _lifetime(app)
+        if lifetime != self.manager.rules.idle_timeout:
+            self.manager.rules = replace(self.manager.rules, idle_timeout=lifetime)
+
+
+def _lifetime(app: Flask) -> int:
+    return ceil(app.permanent_session_lifetime.total_seconds())
+
+
+def _rewrite(app: Flask, response: Response, error: StoreUnavailable) -> None:
+    """Turn `response` into a 503, in place: what the view answered is not true, since its session was not stored."""
+    answer = app.make_response(app.handle_user_exception(error))
+    stream = response.response
+    for name in _OF_THE_CONTENT:
+        response.headers.pop(name, None)
+    response.headers.update(answer.headers)
+    response.status = answer.status
+    response.direct_passthrough = False
+    response.set_data(answer.get_data())
+    if hasattr(stream, "close"):
+        stream.close()  # nobody reads it any more
+
+
+def _unavailable(error: StoreUnavailable) -> Response:
+    """The answer where the app has no error handler of its own for StoreUnavailable."""
+    logger.error("a request could not have its session: %s", error)
+    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+    return Response(_SORRY, 503, headers, mimetype="text/plain")
+
+
+_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
+# What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).
+_OF_THE_CONTENT: Final = (
+    "Accept-Ranges",
+    "Clear-Site-Data",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Range",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Refresh",
+    "Set-Cookie",
+    "Transfer-Encoding",
+)
+
+
+class ElastiCacheSessions:
+    """The Flask extension. Settings come from `app.config["ELASTICACHE_SESSIONS_*"]`, else from the
+    environment.
+
+    `client`: a redis-py or valkey-py client object to use instead of ELASTICACHE_SESSIONS_URL.
+    """
+
+    def __init__(self, app: Flask | None = None, *, client: Any = None) -> None:
+        self._given_client = client
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Keep `app`'s sessions in the store from now on. Connects on first use.
+
+        While the store is down, requests that need it get a 503 with Retry-After; register an error handler for
+        `StoreUnavailable` to answer with a page of your own.
+
+        Raises:
+            ConfigurationError: says what to set.
+        """
+        settings = Settings.from_mapping(app.config)
+        manager = SessionManager.connect(settings, client=self._given_client, idle_timeout=_lifetime(app))
+        app.session_interface = ElastiCacheSessionInterface(manager, settings.idle_timeout is not None)
+        app.extensions["elasticache_sessions"] = self
+        if StoreUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(StoreUnavailable, _unavailable)
+
+    def cycle_id(self) -> None:
+        """Give this request's session a new id, same content. The old id ends. Do so whenever rights
+        change.
+        """
+        _current().cycle()
+
+    def login(self, user_id: object) -> None:
+        """The session is this user's from now on: a new id, same content, and the absolute timeout starts
+        anew.
+
+        What tells the app who is signed in, the app stores itself: `session["user_id"] = user.id`.
+        """
+        if user_id is None or user_id == "":
+            raise ValueError(
+                "login needs the id of the user, and got none. Log in users only once they have one."
+            )
+        _current().cycle(str(user_id))
+
+    def logout(self) -> None:
+        """End this request's session, for every copy of its cookie. What is put into `session` later begins a
+        new one.
+        """
+        _current().end()
+
+    def apply(self, change: Callable[[Fields], T]) -> T:
+        """Run `change(fields)` on the newest state, store it at once, and return what it returned.
+
+        Exact under concurrency, for counters and the like: `change` runs again when another request was
+        faster, so it should only compute.
+
+        Raises:
+            SessionEnded: the session was ended meanwhile; nothing was stored.
+            OutcomeUnknown: nobody can tell whether it was stored.
+            StoreUnavailable, EncodeError, ValueTooLarge
+        """
+        return _current().apply(change)
+
+
+def _current() -> FlaskSession:
+    session = current_session._get_current_object()  # type: ignore[attr-defined]  # werkzeug's LocalProxy
+    if not isinstance(session, FlaskSession):
+        raise ConfigurationError(
+            "this app's sessions are not kept by ElastiCacheSessions. Call ElastiCacheSessions(app), and set "
+            "app.session_interface nowhere else."
+        )
+    return session
