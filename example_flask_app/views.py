@@ -1,0 +1,169 @@
+"""The pages of the shop."""
+
+import hmac
+from collections.abc import MutableMapping
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    flash,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
+
+from elasticache_sessions import SessionEnded, StoreUnavailable
+from elasticache_sessions.flask import ElastiCacheSessions
+
+from . import cart, csrf
+from .catalogue import PRODUCTS, Product
+from .status import status
+
+PASSWORD = "coffee"  # Printed on the sign-in page: a demo has no secrets.
+
+CONTENT_SECURITY_POLICY = "default-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+shop = Blueprint("shop", __name__)
+sessions = ElastiCacheSessions()
+
+
+def count_visit(fields: MutableMapping[str, Any]) -> None:
+    fields["visits"] = fields.get("visits", 0) + 1
+
+
+def product_or_404(slug: str) -> Product:
+    return PRODUCTS.get(slug) or abort(404)
+
+
+@shop.before_request
+def check_forms() -> None:
+    # /status.json changes nothing but a counter, and is called by scripts that never saw a form.
+    if request.method == "POST" and request.endpoint != "shop.count":
+        csrf.check()
+
+
+@shop.after_request
+def guard(response: Response) -> Response:
+    # Pages show whose session it is. Not stored, it does not come back by the back button after signing out.
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response
+
+
+@shop.context_processor
+def what_every_page_shows() -> dict[str, Any]:
+    # Functions, called by the page that wants them: a page for an error must not touch the session.
+    return {"status": status, "cart_items": lambda: sum(line.quantity for line in cart.lines(session))}
+
+
+@shop.get("/")
+def home() -> str:
+    sessions.apply(count_visit)
+    return render_template("home.html", products=PRODUCTS.values())
+
+
+@shop.get("/cart")
+def show_cart() -> str:
+    lines = cart.lines(session)
+    return render_template("cart.html", lines=lines, total=sum(line.pence for line in lines), most=cart.MOST)
+
+
+@shop.post("/cart/<slug>/add")
+def add(slug: str) -> ResponseReturnValue:
+    product = product_or_404(slug)
+    cart.put(session, product, session.get(cart.field(product), 0) + 1)
+    flash(f"{product.name} is in your cart.")
+    return redirect(url_for("shop.home", _anchor=slug), 303)
+
+
+@shop.post("/cart/<slug>")
+def change(slug: str) -> ResponseReturnValue:
+    product = product_or_404(slug)
+    quantity = 0 if "remove" in request.form else request.form.get("quantity", type=int)
+    if quantity is None:
+        abort(400, "How many? A whole number is needed.")
+    held = cart.put(session, product, quantity)
+    flash(f"{product.name}: {held} in your cart." if held else f"{product.name} was taken out.")
+    return redirect(url_for("shop.show_cart"), 303)
+
+
+@shop.post("/order")
+def order() -> ResponseReturnValue:
+    for line in cart.lines(session):
+        cart.put(session, line.product, 0)
+    flash("Thank you! This is a demo, so nothing was charged and nothing will arrive.")
+    return redirect(url_for("shop.home"), 303)
+
+
+@shop.get("/sign-in")
+def sign_in_form() -> str:
+    return render_template("sign_in.html", password=PASSWORD)
+
+
+@shop.post("/sign-in")
+def sign_in() -> ResponseReturnValue:
+    name = request.form.get("name", "").strip()[:40]
+    if not name or not hmac.compare_digest(request.form.get("password", "").encode(), PASSWORD.encode()):
+        error = "That password is not right." if name else "Please give a name."
+        return render_template("sign_in.html", password=PASSWORD, name=name, error=error), 422
+    # A new session id, and a new token for the forms: what somebody knew before is worth nothing. The cart stays.
+    sessions.login(name)
+    session.pop(csrf.FIELD, None)
+    session["user"] = name
+    flash(f"Welcome, {name}.")
+    return redirect(url_for("shop.home"), 303)
+
+
+@shop.post("/sign-out")
+def sign_out() -> ResponseReturnValue:
+    sessions.logout()
+    flash("You are signed out.")  # In a new, anonymous session.
+    return redirect(url_for("shop.home"), 303)
+
+
+@shop.get("/status.json")
+def tell() -> Response:
+    return jsonify(status())
+
+
+@shop.post("/status.json")
+def count() -> Response:
+    sessions.apply(count_visit)
+    return jsonify(status())
+
+
+@shop.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """For the load balancer: can this instance take requests? It asks neither the session nor the store."""
+    return ("leaving", 503) if current_app.config["LEAVING"] else ("ok", 200)
+
+
+@shop.errorhandler(SessionEnded)
+def session_ended(_error: SessionEnded) -> ResponseReturnValue:
+    """Signed out in another tab, say, while this request was under way."""
+    if request.path == url_for("shop.count"):
+        return jsonify(error="The session has ended."), 409
+    return redirect(url_for("shop.home"), 303)
+
+
+@shop.errorhandler(StoreUnavailable)
+def store_unavailable(error: StoreUnavailable) -> ResponseReturnValue:
+    """The cookie is left alone, so everybody is still signed in when the store is back."""
+    return error_page(ServiceUnavailable("We will be back in a moment.", retry_after=error.retry_after))
+
+
+@shop.app_errorhandler(HTTPException)
+def error_page(error: HTTPException) -> ResponseReturnValue:
+    """A plain page that needs no session, because the session may be what failed."""
+    response = error.get_response()
+    if error.response is None:
+        response.set_data(render_template("error.html", error=error))
+    return response

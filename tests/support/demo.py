@@ -1,0 +1,352 @@
+"""The demo as tests drive it: the very command that `make demo` runs, its supervisor, and busy visitors."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import ServerProxy
+
+from example_flask_app.processes import session_members
+from example_flask_app.views import PASSWORD
+from tests.support.servers import LAUNCHER, free_port
+
+ROOT = Path(__file__).parents[2]
+UP = 30.0  # seconds for the demo to be up, at most
+DOWN = 30.0  # and to be gone
+
+
+def wait_until(what: Callable[[], object], seconds: float, why: str) -> float:
+    """Wait until `what()` is true, and say how long it took. AssertionError with `why` if it takes longer."""
+    began = time.monotonic()
+    while not what():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s: {why}"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def exists(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# --- the demo ---
+
+
+@dataclass
+class Demo:
+    """The running demo. Instances go by the name that the page shows: "shop-1" to "shop-6"."""
+
+    url: str
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+    def supervisor(self, method: str, *arguments: str) -> Any:
+        """Call one of http://supervisord.org/api.html."""
+        from supervisor.xmlrpc import SupervisorTransport  # nox, which starts no demo, does without it
+
+        transport = SupervisorTransport(None, None, f"unix://{self.directory / 'control'}")
+        with closing(transport), ServerProxy("http://demo", transport) as server:
+            return getattr(server.supervisor, method)(*arguments)
+
+    def start(self, instance: str) -> None:
+        self.supervisor("startProcess", f"shop:{instance}")
+
+    def stop(self, instance: str) -> None:
+        """As a deployment does it: what is under way is finished first. Returns when the instance is gone."""
+        self.supervisor("stopProcess", f"shop:{instance}")
+
+    def restart(self, instance: str) -> None:
+        self.stop(instance)
+        self.start(instance)
+
+    def kill(self, instance: str) -> None:
+        """As the kernel does it. Returns when supervisor has started it again."""
+        killed = self.instances()[instance]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: self.instances().get(instance, killed) != killed, 10, f"{instance} runs again")
+
+    def instances(self) -> dict[str, int]:
+        """The instances that run now, each with its process id."""
+        return {
+            process["name"]: process["pid"]
+            for process in self.supervisor("getAllProcessInfo")
+            if process["group"] == "shop" and process["statename"] == "RUNNING"
+        }
+
+    def supervisor_pid(self) -> int:
+        return int(self.supervisor("getPID"))
+
+    def processes(self) -> list[int]:
+        """Every process that the demo started, workers included."""
+        return session_members(self.supervisor_pid())
+
+
+@contextmanager
+def running_demo(instances: int = 3) -> Iterator[Demo]:
+    """The demo on ports of its own, with that many instances. Whatever happens, nothing is left of it."""
+    # Not pytest's tmp_path, which may be too long for the unix sockets in it: they have 107 characters.
+    directory = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
+    port = free_port()
+    output, run = directory / "output", directory / "run"
+    launcher = [sys.executable, "-c", LAUNCHER, str(os.getpid())]  # It ends with us, however we end.
+    command = [sys.executable, "-m", "example_flask_app.demo", "--port", str(port), "--dir", str(run)]
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [*launcher, *command],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    demo = Demo(f"http://127.0.0.1:{port}", run, process)
+    session = 0
+    try:
+        try:
+            wait_until(
+                lambda: demo.url in output.read_text() or process.poll() is not None, UP, "the demo is up"
+            )
+        finally:
+            with suppress(OSError):
+                session = demo.supervisor_pid()
+        assert process.poll() is None, output.read_text()
+        for number in range(4, instances + 1):
+            demo.start(f"shop-{number}")
+        for number in range(instances + 1, 4):
+            demo.stop(f"shop-{number}")
+        yield demo
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(DOWN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pid in session_members(session) if session else []:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# --- visitors ---
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`code` is 0 when no answer came: refused, reset or cut short."""
+
+    code: int
+    text: str
+    set_cookie: bool = False
+
+
+class Browser:
+    """A cookie jar and a way to ask. It never asks twice."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+    def ask(self, method: str, path: str, **form: object) -> Answer:
+        body = urllib.parse.urlencode(form).encode() if method == "POST" else None
+        request = urllib.request.Request(self.url + path, body, method=method)
+        try:
+            with self._opener.open(request, timeout=15) as response:
+                text = response.read().decode()
+                return Answer(response.status, text, "Set-Cookie" in response.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(
+                    error.code, error.read().decode(errors="replace"), "Set-Cookie" in error.headers
+                )
+        except (OSError, HTTPException) as error:
+            return Answer(0, repr(error))
+
+    def status(self) -> dict[str, Any]:
+        """Where the session is now, without counting a visit; asks until there is an answer."""
+        answer = self.ask("GET", "/status.json")
+        deadline = time.monotonic() + 10
+        while answer.code != 200:
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.1)
+            answer = self.ask("GET", "/status.json")
+        status: dict[str, Any] = json.loads(answer.text)
+        return status
+
+    def submit(self, page: str, action: str, **form: object) -> Answer:
+        """Open a page and send one of its forms, as a person does."""
+        answer = self.ask("GET", page)
+        token = re.search(r'name="csrf" value="([^"]+)"', answer.text)
+        assert token, answer
+        return self.ask("POST", action, csrf=token[1], **form)
+
+
+PRODUCTS = ("espresso", "filter", "decaf", "mug", "dripper", "kettle", "grinder", "biscuits")
+
+
+@dataclass
+class Visitor(threading.Thread):
+    """Signs in, puts something into the cart, and then counts visits until told to stop.
+
+    Its name and its cart differ from all others', so that sessions that are lost or mixed up show.
+    """
+
+    number: int
+    url: str
+    stop: threading.Event
+    pause: float  # seconds between two requests, on average
+    attempts: int = 0
+    successes: int = 0
+    counted: int = 0
+    failures: list[str] = field(default_factory=list)  # Requests without a good answer: allowed, but counted.
+    losses: list[str] = field(
+        default_factory=list
+    )  # Answers that do not belong to this visitor's session: never.
+    waits: list[float] = field(default_factory=list)
+    answered_by: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        super().__init__(name=f"visitor-{self.number}", daemon=True)
+        self.browser = Browser(self.url)
+        self.settled = threading.Event()
+
+    # A dataclass with fields that compare would not be hashable, and threading keeps its threads in a set.
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        try:
+            self.settle_in()
+            self.settled.set()
+            chance = random.Random(self.number)
+            while not self.stop.wait(chance.uniform(0, 2 * self.pause)):
+                self.count_a_visit()
+                if self.attempts % 5 == 0:
+                    self.look_into_the_cart()
+            self.counted = self.browser.status()["visits"] - self.visits_before
+        except Exception as error:  # A thread has nobody to raise it to.
+            self.losses.append(f"{type(error).__name__}: {error}")
+
+    def settle_in(self) -> None:
+        product, quantity = PRODUCTS[self.number % len(PRODUCTS)], 1 + self.number
+        self.cart = [(product, str(quantity))]
+        signed_in = self.browser.submit("/sign-in", "/sign-in", name=self.name, password=PASSWORD)
+        assert signed_in.code == 200, signed_in
+        filled = self.browser.submit("/cart", f"/cart/{product}", quantity=quantity)
+        assert filled.code == 200, filled
+        now = self.browser.status()
+        self.handle, self.visits_before = now["session"], now["visits"]
+        self.seen = self.visits_before
+
+    def timed(self, method: str, path: str) -> Answer:
+        began = time.monotonic()
+        answer = self.browser.ask(method, path)
+        self.waits.append(time.monotonic() - began)
+        if answer.code != 200:
+            self.failures.append(f"{method} {path}: {answer.code or answer.text}")
+        if answer.set_cookie:
+            self.losses.append(f"{method} {path} changed the cookie")
+        return answer
+
+    def count_a_visit(self) -> None:
+        # An attempt from the start: whatever becomes of it, the shop may have counted it. When an instance
+        # dies with the request in its hands, the load balancer answers 502 and does not send it to another.
+        self.attempts += 1
+        answer = self.timed("POST", "/status.json")
+        if answer.code != 200:
+            return
+        self.successes += 1
+        status = json.loads(answer.text)
+        self.answered_by[status["instance"]] += 1
+        if status["session"] != self.handle:
+            self.losses.append(f"session {status['session']} instead of {self.handle}")
+        if status["visits"] <= self.seen:
+            self.losses.append(f"{status['visits']} visits after {self.seen}")
+        self.seen = status["visits"]
+
+    def look_into_the_cart(self) -> None:
+        answer = self.timed("GET", "/cart")
+        if answer.code != 200:
+            return
+        user = re.findall(r'data-user="([^"]*)"', answer.text)
+        cart = re.findall(r'data-product="([^"]*)" data-quantity="([^"]*)"', answer.text)
+        if (user, cart) != ([self.name], self.cart):
+            self.losses.append(f"{user} with {cart} instead of {self.name} with {self.cart}")
+
+
+@dataclass
+class Crowd:
+    visitors: list[Visitor]
+
+    def wait_for_answers_of(self, instance: str, seconds: float = 10) -> float:
+        """Until that instance has answered again; how long it took."""
+        before = self.answers_of(instance)
+        return wait_until(lambda: self.answers_of(instance) > before, seconds, f"{instance} answers")
+
+    def answers_of(self, instance: str) -> int:
+        return sum(visitor.answered_by[instance] for visitor in self.visitors)
+
+    def failures(self) -> Counter[str]:
+        """The requests that had no good answer."""
+        return Counter(failure for visitor in self.visitors for failure in visitor.failures)
+
+    def judge(self) -> str:
+        """AssertionError if anybody lost anything; else the figures, for people."""
+        for visitor in self.visitors:
+            assert not visitor.losses, (visitor.name, visitor.losses[:3])
+            assert 0 < visitor.successes <= visitor.counted <= visitor.attempts, visitor
+        waits = sorted(wait for visitor in self.visitors for wait in visitor.waits)
+        by = sum((visitor.answered_by for visitor in self.visitors), Counter[str]())
+        return (
+            f"{len(self.visitors)} visitors, {len(waits)} requests, "
+            f"of them {sum(visitor.attempts for visitor in self.visitors)} POST: "
+            f"{sum(visitor.successes for visitor in self.visitors)} answered, "
+            f"{sum(visitor.counted for visitor in self.visitors)} counted; "
+            f"without a good answer: {dict(self.failures()) or 'none'}; "
+            f"waited {1000 * statistics.median(waits):.0f} ms (median), "
+            f"{1000 * waits[len(waits) * 99 // 100]:.0f} ms (99 %), {1000 * waits[-1]:.0f} ms (longest); "
+            f"answered by {dict(sorted(by.items()))}"
+        )
+
+
+@contextmanager
+def crowd(url: str, size: int, pause: float = 0.2) -> Iterator[Crowd]:
+    """Visitors who are all signed in and busy when the block begins, and who have gone home when it ends."""
+    stop = threading.Event()
+    visitors = [Visitor(number, url, stop, pause) for number in range(size)]
+    try:
+        for visitor in visitors:
+            visitor.start()
+        for visitor in visitors:
+            wait_until(lambda v=visitor: v.settled.is_set() or v.losses, 30, f"{visitor.name} is signed in")  # type: ignore[misc]
+            assert not visitor.losses, visitor.losses
+        yield Crowd(visitors)
+    finally:
+        stop.set()
+        for visitor in visitors:
+            if visitor.ident:
+                visitor.join(60)
