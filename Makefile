@@ -19,7 +19,7 @@ test: system .venv/ready ## Everything it takes, then the tests; under 15 minute
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults, long fuzzing; then each Python, by nox
-	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=long $(ARGS)
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=long --timeout=600 $(ARGS)
 	.venv/bin/python -m nox
 
 lint: .venv/ready ## ruff and mypy --strict

@@ -56,7 +56,7 @@ for version in PYTHONS:
 def run_tests(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
     session.run(
-        *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup"),
+        *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--tb=short"),
         *("-m", "not slow and not demo", "--stores", "valkey-9.1,cluster,memory", "--hypothesis-profile=few"),
         *session.posargs,
     )

@@ -167,7 +167,7 @@ def _refusal(value: object, path: str) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     place = f"{path} is" if path else "is"
     return (
-        f"{place} of type {name}, which would not come back as it was. "
+        f"{place} of type {name!r}, which would not come back as it was. "
         "Store str, int, float, bool, None, bytes, list, tuple, dict, set, datetime, Decimal or UUID instead."
     )
 

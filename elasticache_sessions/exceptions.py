@@ -1,5 +1,6 @@
-"""Everything this package raises. Catch `SessionError` to catch all of it; driver exceptions never leave a
-client.
+"""What this package raises. Catch `SessionError` to catch all of it; driver exceptions never leave a client.
+
+Wrong use (signing in nobody, or after the response is on its way) is a ValueError or RuntimeError, as anywhere.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ changed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, Final, NoReturn, Self, SupportsIndex
 
@@ -14,6 +16,7 @@ from .scalars import IMMUTABLE
 
 # Stands in the dict for a value that is still encoded. Every way in is overridden, so nobody sees it.
 _ENCODED: Final = object()
+_decoding: Final = threading.Lock()
 
 
 class Fields(dict[str, Any]):
@@ -57,9 +60,12 @@ class Fields(dict[str, Any]):
         """
         self._load()
         encoded = {}
-        # A list, since a copied context may still be changing the session.
+        # Copies, since another thread with the same context may be changing the session.
+        open_ended = self._open_ended.copy()
         for name, value in list(super().items()):
-            if name in self._open_ended:
+            if value is _ENCODED:
+                encoded[name] = self._stored[name]
+            elif name in open_ended or name not in self._stored:
                 try:
                     encoded[name] = codec.encode(value)
                 except EncodeError as error:
@@ -83,11 +89,11 @@ class Fields(dict[str, Any]):
         them.
         """
         kept = {}
-        for name, value in super().items():
+        for name, value in list(super().items()):
             if value is not _ENCODED and name in stored:
-                before = codec.encode(value) if name in self._open_ended else self._stored[name]
-                if before == stored[name]:
-                    kept[name] = value
+                with suppress(EncodeError):
+                    if codec.encode(value) == stored[name]:
+                        kept[name] = value
         self._take(stored)
         for name, value in kept.items():
             self._put(name, value)
@@ -103,8 +109,8 @@ class Fields(dict[str, Any]):
         self._load()
         self._changing()
         name = _field_name(name)
-        super().__setitem__(name, value)
         self._open_ended.add(name)
+        super().__setitem__(name, value)
 
     def __delitem__(self, name: str) -> None:
         self._load()
@@ -186,7 +192,9 @@ class Fields(dict[str, Any]):
             if default:
                 return default[0]
             raise
-        del self[name]
+        self._changing()
+        super().pop(name, None)  # another thread may have been faster
+        self._open_ended.discard(name)
         return value
 
     def popitem(self) -> tuple[str, Any]:
@@ -237,7 +245,11 @@ class Fields(dict[str, Any]):
             value = codec.decode(self._stored[name])
         except DecodeError as error:
             self._give_up(name, error)
-        self._put(name, value)
+        with _decoding:
+            # Another thread may have been faster; whoever asks must get the same object.
+            if (there := super().get(name, _ENCODED)) is not _ENCODED:
+                return there
+            self._put(name, value)
         return value
 
     def _decode_all(self) -> None:

@@ -32,9 +32,6 @@ from .flask_session import FlaskSession, logger
 # Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
 # request that does not touch the session need not ask the store whether it is one.
 _PERMANENT_MARK: Final = ".p"
-# Seconds for which a request that only read the session believes that its id is still the one; responses that overtake each
-# other on their way to the browser are as late.
-_BELIEVED: Final = 0.25
 
 __all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession"]
 
@@ -82,7 +79,7 @@ class ElastiCacheSessionInterface(SessionInterface):
         if session.lost:
             return
         try:
-            session.ask(lambda: self.manager.commit(core))
+            session.ask(lambda: self.manager.save(core))
         except SessionEnded as ended:
             logger.warning("%s; its changes are dropped", ended)
             return
@@ -98,21 +95,25 @@ class ElastiCacheSessionInterface(SessionInterface):
             self._refresh(app, session, response)
 
     def _refresh(self, app: Flask, session: FlaskSession, response: Response) -> None:
-        """Set the cookie, where Flask would, of a session that had nothing to store."""
-        if session.failed:
-            return  # a second question would take as long as the first
+        """Set the cookie, where Flask would, though there was nothing to store."""
+        core = session.core
         try:
-            session.open()
-            session_id = session.core.id
-            if session_id is None:
-                return
-            if session_id == session.cookie_id and not self.should_set_cookie(app, session):
-                return
-            # Meanwhile another request may have cycled the id; then its cookie is the one to keep.
-            if session.lives(_BELIEVED):
-                self._set_cookie(app, session, session_id, response)
+            if session.failed:
+                return  # a second question would take as long as the first
+            if not session.opened:
+                session.open()
+                core = session.core
+                wanted = core.id is not None and self.should_set_cookie(app, session)
+            elif core.id != session.cookie_id:
+                wanted = True  # `apply` has created it
+            else:
+                # Since it was read, another request may have cycled the id; then its cookie is the one to keep.
+                wanted = self.should_set_cookie(app, session) and session.lives()
         except StoreUnavailable as error:
             logger.warning("a session's cookie was not refreshed: %s", error)
+            return
+        if wanted and core.id is not None:
+            self._set_cookie(app, session, core.id, response)
 
     def _set_cookie(self, app: Flask, session: FlaskSession, session_id: str, response: Response) -> None:
         refreshed = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
@@ -162,7 +163,10 @@ def _rewrite(app: Flask, response: Response, error: StoreUnavailable) -> None:
     response.direct_passthrough = False
     response.set_data(answer.get_data())
     if hasattr(stream, "close"):
-        stream.close()  # nobody reads it any more
+        try:
+            stream.close()  # nobody reads it any more
+        except Exception:  # noqa: BLE001 - it is the app's, and the answer stands whatever it does
+            logger.exception("the stream of a response that became a 503 failed to close")
 
 
 def _unavailable(error: StoreUnavailable) -> Response:

@@ -33,19 +33,22 @@ class FlaskSession(Fields, SessionMixin):
         self.core = Session(fields=self)
         self.cookie_id = cookie_id
         self.marked_permanent = marked_permanent
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._opening = False
         self._assigned = self._declared = False
         self.found = False
         """Whether the store had it when it was read."""
         self.lost = self.failed = self.closed = False
         """Whether it had ended meanwhile; whether the store failed to give it; whether the response is on its way."""
-        self._told_at = 0.0
         self.store_seconds = 0.0
         """How long this request has waited for the store, in seconds."""
         self.opened = cookie_id is None
         if not self.opened:
-            # C code that asks a dict for its size before it asks for its items (json) must not find it empty.
-            dict.__setitem__(self, "", None)
+            self._look_full()
+
+    def _look_full(self) -> None:
+        """C code that asks a dict for its size before it asks for its items (json) must not find it empty."""
+        dict.__setitem__(self, "", None)
 
     @property
     def handle(self) -> str | None:
@@ -79,22 +82,29 @@ class FlaskSession(Fields, SessionMixin):
             self.open()
 
     def open(self) -> None:
-        """Read the session, once. One round trip."""
+        """Read the session, once. One round trip.
+
+        A log filter may look at the session while it is being read, in this very thread; it sees an empty one.
+        """
         with self._lock:
-            if not self.opened:
+            if self.opened or self._opening:
+                return
+            self._opening = True
+            self._take({})
+            try:
                 found = self.ask(lambda: self.manager.load(self.cookie_id))
-                self._take({})
                 if found is not None:
                     self.core, self.found = found, True
                     self._take(found.stored.fields if found.stored else {})
-                    found.fields = self
-                    self.on_unreadable = self._unreadable
+                    self.on_unreadable, found.fields = self._unreadable, self
                 self.opened = True
+            finally:
+                self._opening = False
+                if not self.opened:
+                    self._look_full()
 
-    def lives(self, unless_older: float) -> bool:
-        """Whether the store still has it; what it said in the last `unless_older` seconds is believed."""
-        if time.monotonic() - self._told_at < unless_older:
-            return True
+    def lives(self) -> bool:
+        """Whether the store still has it: asks again. One round trip."""
         return self.ask(lambda: self.manager.load(self.core.id)) is not None
 
     def _changing(self) -> None:
@@ -107,16 +117,13 @@ class FlaskSession(Fields, SessionMixin):
             )
 
     def _unreadable(self, error: DecodeError) -> None:
-        logger.warning("session %s cannot be read and counts as none: %s", self.core.handle, error)
-        self.core.let_go()
+        self.core.give_up(error)
         self.found = False
 
     def ask(self, ask: Callable[[], T]) -> T:
         started = time.monotonic()
         try:
-            answer = ask()
-            self._told_at = started
-            return answer
+            return ask()
         except SessionEnded:
             self.lost = True
             raise
@@ -129,21 +136,34 @@ class FlaskSession(Fields, SessionMixin):
     # The extension's verbs.
 
     def cycle(self, owner: str | None = None) -> None:
+        self._in_time()
         self._load()
+        if self.lost:
+            raise SessionEnded(
+                f"session {self.core.handle} had ended; nobody can be signed in to it. Try again."
+            )
         self._changing()
         self.core.cycling = True
         if owner is not None:
             self.core.owner = owner
 
     def end(self) -> None:
+        self._in_time()
         self.clear()
         self.core.ending, self.core.cycling, self.core.owner = True, False, None
+
+    def _in_time(self) -> None:
+        if self.closed:
+            raise RuntimeError(
+                "the session was saved already, and its cookie is on its way. Sign in or out, and change the session's id, "
+                "before the response is returned, not while it is streamed."
+            )
 
     def apply(self, change: Callable[[Fields], T]) -> T:
         self._load()
         known = self.core.id
         if self.core.ending:
-            self.ask(lambda: self.manager.commit(self.core))
+            self.ask(lambda: self.manager.save(self.core))
         result = self.ask(lambda: self.manager.apply(self.core, change))
         self._declared = False
         if self.closed and self.core.id != known:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .clients.base import Entry, Read
-from .exceptions import SessionEnded
+from .exceptions import DecodeError, SessionEnded
 from .fields import Fields
 from .record import Header, Kind, Record, merge
 from .session import Rules, Session, handle_of, is_id, with_wishes
@@ -40,7 +40,9 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     record = yield from living(entry, handle_of(session_id), rules)
     if entry is None or record is None:
         return None
-    return Session(session_id, Fields(record.fields), record, entry.token, entry.ttl_left)
+    session = Session(session_id, Fields(record.fields), record, entry.token, entry.ttl_left)
+    session.fields.on_unreadable = session.give_up
+    return session
 
 
 # Writing.
@@ -132,10 +134,15 @@ def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow
         SessionEnded, EncodeError, ValueTooLarge, StoreUnavailable, OutcomeUnknown
     """
     results: list[T] = []
+    broken: list[DecodeError] = []
 
     def run(fields: Mapping[str, bytes]) -> dict[str, bytes]:
         newest = Fields(fields)
-        results.append(change(newest))
+        newest.on_unreadable = broken.append
+        result = change(newest)
+        if broken:
+            raise SessionEnded(f"session {session.handle} cannot be read and counts as none") from broken[0]
+        results.append(result)
         return newest.encoded()
 
     mine = session.fields.encoded()
@@ -168,22 +175,31 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         yield from _create(session, mine, header, rules)
         return
     target = with_wishes(session, header, rules)
-    if target is None or (replaces and not mine and owner is None):
+    if target is None:
         yield from _bury_now(session, rules)
         session.fields.rebase({})
+        return
+    if not mine and not (header.owned and (owner is not None or not replaces)):
+        # Nothing of this request's is left to move; what others put in may be.
+        yield from save(session, rules)
+        if session.stored is not None:
+            yield from cycle(session, rules, owner)
         return
     new, handle = (yield from insert(target, mine, rules)), session.handle or ""
 
     def carry(theirs: Record) -> Flow[None]:
         merged = dict(mine) if replaces else merge(old.fields, mine, theirs.fields)
+        wishes = with_wishes(session, theirs.header, rules) or theirs.header
 
         def decide(now: Record) -> Record | None:
-            return None if now.fields == merged else Record(now.header, merged)
+            ends = now.header.expires_at if owner is not None else wishes.expires_at
+            carried = replace(now.header, idle_ttl=wishes.idle_ttl, expires_at=ends)
+            return None if (now.fields, now.header) == (merged, carried) else Record(carried, merged)
 
         new.stored, new.token = yield from settle(new, decide, rules)
 
     try:
-        yield from settle(session, buried, rules, carry=carry)
+        yield from settle(session, buried, rules, carry=carry, insist=True)
     except SessionEnded:
         yield from _bury(new, rules)
         raise

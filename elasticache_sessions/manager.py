@@ -7,7 +7,6 @@ is told), one client a process or event loop, and events, which they log.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 import weakref
@@ -20,11 +19,9 @@ from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Repl
 from .drive import drive, drive_async
 from .exceptions import StoreUnavailable
 from .fields import Fields
-from .session import Rules, Session
+from .session import UNREADABLE, Rules, Session, logger
 from .settings import Settings
 from .settle import Event, Flow, Sleep
-
-logger: Final = logging.getLogger("elasticache_sessions")
 
 # The core's idle timeout where neither the settings nor a framework says one: Django's two weeks.
 _IDLE_TIMEOUT: Final = 14 * 86_400
@@ -75,7 +72,7 @@ class _Resending:
 
 def _log(event: Event) -> None:
     if event.name == "unreadable":
-        logger.warning("session %s cannot be read and counts as none: %s", event.handle, event.detail)
+        logger.warning(UNREADABLE, event.handle, event.detail)
     else:
         logger.debug("session %s: %s", event.handle, event.name)
 
@@ -124,14 +121,10 @@ class SessionManager:
     def save(self, session: Session) -> None:
         """Store what changed, merged with what others changed meanwhile; create `session` if it is new.
 
+        What `session` wishes for (`ending`, `cycling`, `owner`, `idle_ttl`, `expires_at`) is carried out, too.
+
         Raises:
             SessionEnded, EncodeError, ValueTooLarge
-        """
-        self._run(flows.save(session, self.rules))
-
-    def commit(self, session: Session) -> None:
-        """Carry out what `session` wishes for (`ending`, `cycling`, `owner`), else save it. Raises as
-        `save`.
         """
         self._run(flows.commit(session, self.rules))
 
@@ -187,6 +180,7 @@ class AsyncSessionManager:
         self.rules = rules
         self._connect = connect
         self._timeout = timeout
+        self._closes = True
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = (
             weakref.WeakKeyDictionary()
         )
@@ -204,7 +198,9 @@ class AsyncSessionManager:
         event loop.
         """
         rules = rules_for(settings, idle_timeout=idle_timeout, sliding=sliding)
-        return cls(_async_clients(settings, client), rules, settings.timeout)
+        manager = cls(_async_clients(settings, client), rules, settings.timeout)
+        manager._closes = client is None  # what the app made, the app closes
+        return manager
 
     async def load(self, session_id: object) -> Session | None:
         """As `SessionManager.load`."""
@@ -212,10 +208,6 @@ class AsyncSessionManager:
 
     async def save(self, session: Session) -> None:
         """As `SessionManager.save`."""
-        await self._run(flows.save(session, self.rules))
-
-    async def commit(self, session: Session) -> None:
-        """As `SessionManager.commit`."""
         await self._run(flows.commit(session, self.rules))
 
     async def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
@@ -246,7 +238,9 @@ class AsyncSessionManager:
                 if other is not None and other.is_closed():  # without having closed what was open on it
                     self._clients.pop(other, None)
             # A client knows its loop, so the loop would live for as long as the client is kept here.
-            held = self._clients[loop] = _LoopClient(self._connect(), lambda: self._clients.pop(loop, None))
+            held = self._clients[loop] = _LoopClient(
+                self._connect(), self._closes, lambda: self._clients.pop(loop, None)
+            )
             await anext(held.lifetime)
         client = held.client
 
@@ -271,21 +265,22 @@ class AsyncSessionManager:
 
 
 class _LoopClient:
-    """A client and the async generator that closes it: an event loop closes those that began on it before it
-    ends.
-    """
+    """A client and the async generator that closes it: an event loop closes those that began on it before it ends."""
 
-    def __init__(self, client: AsyncCacheClient, forget: Callable[[], object]) -> None:
+    def __init__(self, client: AsyncCacheClient, closes: bool, forget: Callable[[], object]) -> None:
         self.client = client
-        self.lifetime = _lifetime(client, forget)
+        self.lifetime = _lifetime(client, closes, forget)
 
 
-async def _lifetime(client: AsyncCacheClient, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
+async def _lifetime(
+    client: AsyncCacheClient, closes: bool, forget: Callable[[], object]
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
         forget()
-        await client.aclose()
+        if closes:
+            await client.aclose()
 
 
 def _client(settings: Settings, given: Any) -> CacheClient:
@@ -295,7 +290,7 @@ def _client(settings: Settings, given: Any) -> CacheClient:
         return MemoryClient.shared(settings.endpoint.host)
     from .clients import redis
 
-    return redis.connect(settings) if given is None else redis.adopt(given)
+    return redis.connect(settings) if given is None else redis.adopt(given, settings)
 
 
 def _async_clients(settings: Settings, given: Any) -> Callable[[], AsyncCacheClient]:
@@ -308,5 +303,5 @@ def _async_clients(settings: Settings, given: Any) -> Callable[[], AsyncCacheCli
 
     if given is None:
         return lambda: redis.connect_async(settings)
-    adopted = redis.adopt_async(given)
+    adopted = redis.adopt_async(given, settings)
     return lambda: adopted

@@ -1,7 +1,7 @@
 """The record: what is stored under a session's key. Pure: no I/O, no clock of its own.
 
 Format 1: a header of `HEADER_BYTES`, a CRC-32 of all the rest, and a MessagePack map of field name to encoded
-value. The header can be read without opening the fields, by the Lua script in `clients/redis.py` too:
+value. The header can be read without opening the fields, by the Lua scripts in `clients/redis_wire.py` too:
 
     offset  bytes  what
          0      1  format

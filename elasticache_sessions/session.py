@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -13,14 +14,20 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final
 
+from .exceptions import DecodeError
 from .fields import Fields
 from .record import OWNER_BYTES, Header, Record
+
+logger: Final = logging.getLogger("elasticache_sessions")
 
 OWNED_ABSOLUTE_TIMEOUT: Final = 30 * 86_400
 """Seconds after signing in when an owned session ends though no absolute timeout is set (NIST SP 800-63B-4,
 AAL1).
 """
 
+UNREADABLE: Final = "session %s cannot be read and counts as none: %s"
+# The latest time, and the longest lifetime, that a header has room for.
+_FOREVER: Final = 2**32 - 1
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
 
 
@@ -32,7 +39,7 @@ class Rules:
     idle_timeout: int
     absolute_timeout: int | None = None
     sliding: bool = True
-    owner_key: bytes | None = None
+    owner_key: bytes | None = field(default=None, repr=False)
     max_bytes: int = 1_000_000
     clock: Callable[[], float] = time.time
 
@@ -55,8 +62,8 @@ class Session:
 
     id: str | None = field(default=None, repr=False)
     """The secret that the cookie carries; None until the session is stored."""
-    fields: Fields = field(default_factory=Fields)
-    stored: Record | None = None
+    fields: Fields = field(default_factory=Fields, repr=False)
+    stored: Record | None = field(default=None, repr=False)
     """The record as this request last saw it: the base of a merge."""
     token: bytes | None = None
     """What a compare-and-set compares with; None where only a read can tell."""
@@ -64,8 +71,8 @@ class Session:
     """Seconds the store would have kept the record when it was read; None where it did not say."""
 
     # What the request wishes for, until it is saved.
-    idle_ttl: int | None = None
-    """An idle timeout in seconds of this session's own. 0 or less ends the session."""
+    idle_ttl: float | None = None
+    """An idle timeout in seconds of this session's own. 0 or less ends the session, a part of a second is a whole one."""
     expires_at: float | None = None
     """An end of this session's own, in seconds since 1970."""
     owner: str | None = None
@@ -88,6 +95,11 @@ class Session:
         self.idle_ttl = self.expires_at = None
         self.forced = False
         self.fields.rebase(record.fields)
+
+    def give_up(self, error: DecodeError) -> None:
+        """What was read cannot be decoded: it counts as no session, and stays in the store as it is."""
+        logger.warning(UNREADABLE, self.handle, error)
+        self.let_go()
 
     def let_go(self) -> None:
         """The store has nothing of this session any more."""
@@ -128,6 +140,10 @@ def ttl_of(header: Header, rules: Rules) -> int:
     return min(ttl, end - rules.now()) if end else ttl
 
 
+def _whole(seconds: float) -> int:
+    return _FOREVER if seconds >= _FOREVER else ceil(seconds)
+
+
 def with_wishes(session: Session, before: Header, rules: Rules) -> Header | None:
     """`before` with what the request decided about the session's lifetime; None: that it ends, or has
     ended.
@@ -136,8 +152,8 @@ def with_wishes(session: Session, before: Header, rules: Rules) -> Header | None
     if session.idle_ttl is not None:
         if session.idle_ttl <= 0:
             return None
-        header = replace(header, idle_ttl=session.idle_ttl)
+        header = replace(header, idle_ttl=_whole(session.idle_ttl))
     if session.expires_at is not None:
-        header = replace(header, expires_at=max(1, ceil(session.expires_at)))
+        header = replace(header, expires_at=max(1, _whole(session.expires_at)))
     header = replace(header, expires_at=end_of(header, rules))
     return header if ttl_of(header, rules) >= 1 else None

@@ -29,6 +29,8 @@ _SCHEMES: Final = {
     "valkeys": ("redis", True),
     "memory": ("memory", False),
 }
+# Part of a password may end up anywhere in a URL that is taken apart wrongly, so an error repeats nothing of it.
+_QUOTE: Final = "A password that holds / ? # @ or : is written as urllib.parse.quote(password, safe='')."
 _EXAMPLE: Final = "'rediss://my-cache.abc123.use1.cache.amazonaws.com:6379', or 'memory://' to try things out"
 
 
@@ -51,8 +53,8 @@ class Endpoint:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"{NAME}URL is not a URL ({error}). Write {_EXAMPLE}.") from None
+        except ValueError:
+            raise ConfigurationError(f"{NAME}URL is not a URL. Write {_EXAMPLE}. {_QUOTE}") from None
         if parts.scheme not in _SCHEMES:
             known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
             raise ConfigurationError(
@@ -65,7 +67,7 @@ class Endpoint:
             _refuse_unknown(options, ())
             return cls(store, host=parts.netloc + parts.path)
         _refuse_unknown(options, ("cluster",))
-        if not parts.hostname:
+        if not parts.hostname or not _is_host(parts.hostname):
             raise ConfigurationError(f"{NAME}URL names no host. Write {_EXAMPLE}.")
         cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
         return cls(
@@ -80,13 +82,21 @@ class Endpoint:
         )
 
 
+def _is_host(name: str) -> bool:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
 def _database(parts: SplitResult, cluster: bool) -> int:
     path = parts.path.strip("/")
     if not path:
         return 0
     if not (path.isascii() and path.isdigit()):
         raise ConfigurationError(
-            f"{NAME}URL ends in {parts.path!r}, which is no database number. Write '/0', or nothing."
+            f"{NAME}URL names no database number behind the host. Write '/0', or nothing. {_QUOTE}"
         )
     if cluster and int(path):
         raise ConfigurationError(
@@ -100,8 +110,9 @@ def _refuse_unknown(options: Mapping[str, str], known: tuple[str, ...]) -> None:
     for name in options:
         if name not in known:
             allowed = f"allowed here: {', '.join(known)}" if known else "this kind of URL takes none"
+            shown = f" {name!r}" if name.isidentifier() else ""
             raise ConfigurationError(
-                f"{NAME}URL has the unknown option {name!r}; {allowed}.{_suggestion(name, known)}"
+                f"{NAME}URL has an unknown option{shown}; {allowed}.{_suggestion(name, known)} {_QUOTE}"
             )
 
 
@@ -150,6 +161,10 @@ def _count(name: str, value: object) -> int:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{NAME}{name} is of type {type(value).__name__}. Write a str.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{NAME}{name} holds lone surrogates. Write valid Unicode.") from None
     return value
 
 
@@ -176,7 +191,7 @@ class Settings:
     prefix: str = "sess:"
     """What every key in the store begins with. Apps with the same prefix (and cookie name) share sessions."""
     timeout: float = 0.5
-    """How long one operation on the store may take, retries and waiting for a connection included."""
+    """How long one command to the store may take, sending it again and waiting for a connection included."""
     connect_timeout: float = 1.0
     """How much longer where a connection must be made first."""
     idle_timeout: int | None = None

@@ -19,7 +19,7 @@ from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
 # Conflicts answered at once, with what the conflict brought; after these the writer steps back for a moment
 # and reads again.
 _EAGER_ATTEMPTS: Final = 4
-_ATTEMPTS: Final = 200
+_ATTEMPTS: Final = 100
 _LONGEST_PAUSE: Final = 0.1
 
 
@@ -50,12 +50,13 @@ def settle(
     rules: Rules,
     *,
     exactly_once: bool = False,
+    insist: bool = False,
     carry: Callable[[Record], Flow[None]] | None = None,
 ) -> Flow[tuple[Record, bytes | None]]:
     """Write what `decide` makes of the newest record, until it holds. Returns what is there then, and its token.
 
     `decide` returns None to leave the record as it is. `carry` runs before each further attempt, with what
-    others wrote.
+    others wrote. With `insist`, a write that never heard back is sent once more.
 
     Raises:
         SessionEnded: there is no live record any more.
@@ -83,7 +84,9 @@ def settle(
         except StoreUnavailable as error:
             if exactly_once and error.sent:
                 raise OutcomeUnknown(_UNKNOWN) from error
-            raise
+            if not (insist and error.sent):
+                raise
+            reply = yield Write(key, _sized(record, rules), ttl, token)
         if isinstance(reply, Stored):
             return record, reply.token
         applied = _applied(reply.entry, revision)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -263,3 +265,55 @@ def test_a_field_that_cannot_be_read_makes_the_whole_content_none() -> None:
         assert fields.get("bad") is None
         assert fields == {}
     assert len(told) == 4
+
+
+def test_threads_that_first_ask_for_a_value_at_once_get_the_same_object() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            fields = Fields(encoded({"list": []}))
+            start = threading.Barrier(4)
+
+            def ask(fields: Fields = fields, start: threading.Barrier = start) -> None:
+                start.wait()
+                fields["list"].append(1)
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert fields["list"] == [1] * 4
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_saving_while_another_thread_changes_the_session_raises_nothing() -> None:
+    fields = Fields(encoded({f"stored-{number}": [number] for number in range(20)}))
+    done = threading.Event()
+    failed: list[BaseException] = []
+
+    def change() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            fields[f"new-{number % 50}"] = number
+            fields.pop(f"new-{(number + 25) % 50}", None)
+            fields.get(f"stored-{number % 20}")
+
+    thread = threading.Thread(target=change)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            fields.changed()
+            fields.rebase(fields.encoded())
+    except BaseException as error:
+        failed.append(error)
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert failed == []

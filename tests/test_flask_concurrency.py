@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +142,6 @@ def test_a_change_to_a_session_that_ended_meanwhile_is_dropped(
 )
 def test_no_store_brings_back_what_ended(site: Site, act: Act, end: Act, left: dict[str, Any] | None) -> None:
     check_what_ended_stays_ended(site, act, end, left, permanent=False)
-
-
-@pytest.fixture(autouse=True)
-def a_request_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it read is too old to be believed when it ends; here that takes no time."""
-    monkeypatch.setattr("elasticache_sessions.flask._BELIEVED", 0)
 
 
 def check_what_ended_stays_ended(
@@ -300,3 +296,42 @@ def test_a_copied_context_that_outlives_the_request_is_told_that_its_change_is_l
     [line] = log_lines(caplog)
     assert "changed after it was saved" in line and memory_site.handle() in line
     assert memory_site.contents() == {"a": 1}
+
+
+def test_a_log_filter_may_look_at_the_session_while_it_is_read() -> None:
+    """Many add the user to each log line; reading a session may log one."""
+    store = MemoryStore()
+    memory_site = Site(store.url)
+    memory_site.visit(lambda: session.update(user="Ada"))
+    store.set(store.keys()[0], b"garbage")
+    seen: list[object] = []
+
+    class AddUser(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append(session.get("user"))
+            return True
+
+    logger, added = logging.getLogger("elasticache_sessions"), AddUser()
+    logger.addFilter(added)
+    try:
+        visit = threading.Thread(target=memory_site.visit, args=(lambda: session.get("user"),), daemon=True)
+        visit.start()
+        visit.join(10)
+        assert not visit.is_alive()
+    finally:
+        logger.removeFilter(added)
+    assert seen == [None]
+
+
+def test_signing_in_to_a_session_that_ended_is_an_error(memory_site: Site) -> None:
+    memory_site.visit(lambda: session.update(name="Ada"))
+
+    def slow(pause: Callable[[], object]) -> None:
+        session["name"]
+        pause()
+        with suppress(SessionEnded):
+            memory_site.sessions.apply(lambda fields: fields.update(a=1))
+        with pytest.raises(SessionEnded, match="nobody can be signed in"):
+            memory_site.sessions.login("eve")
+
+    overlap(memory_site, slow, memory_site.sessions.logout)

@@ -39,7 +39,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"URL": "postgres://db"}, "begins with 'postgres://'; known are redis://, rediss://, valkey://"),
     ({"URL": "localhost:6379"}, "ELASTICACHE_SESSIONS_URL begins with"),
     ({"URL": "redis://"}, "names no host"),
-    ({"URL": "redis://host/one"}, "is no database number"),
+    ({"URL": "redis://host/one"}, "names no database number"),
     ({"URL": "redis://host/1?cluster=true"}, "cluster mode has only database 0"),
     (
         {"URL": "redis://host?clusters=true"},

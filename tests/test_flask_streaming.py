@@ -63,6 +63,8 @@ CHANGES: dict[str, Callable[[Site], object]] = {
     "assign": lambda site: session.update(name="Eve"),
     "delete": lambda site: session.pop("name"),
     "clear": lambda site: session.clear(),
+}
+VERBS: dict[str, Callable[[Site], object]] = {
     "cycle": lambda site: site.sessions.cycle_id(),
     "login": lambda site: site.sessions.login("eve"),
     "logout": lambda site: site.sessions.logout(),
@@ -85,6 +87,24 @@ def test_a_change_after_the_save_is_lost_with_a_warning_and_no_error(
     assert commands == ["touch"]
     [line] = log_lines(caplog)
     assert site.handle() in line and "changed after it was saved" in line
+    assert site.contents() == {"name": "Ada", "cart": ["tea"]}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
+def test_signing_in_or_out_in_a_stream_is_an_error_and_not_a_silent_nothing(
+    site: Site, verb: Callable[[Site], object]
+) -> None:
+    said: list[RuntimeError] = []
+
+    def generate() -> Iterator[str]:
+        try:
+            verb(site)
+        except RuntimeError as error:
+            said.append(error)
+        yield "one"
+
+    assert stream(site, generate).text == "one"
+    assert "before the response is returned" in str(said[0])
     assert site.contents() == {"name": "Ada", "cart": ["tea"]}
 
 

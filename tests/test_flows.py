@@ -325,7 +325,7 @@ def test_an_ended_session_cannot_be_brought_back(bench: Bench) -> None:
 
 
 def everything(bench: Bench) -> list[bytes]:
-    entries = [bench.client.perform(Read(key)) for key in bench.client.keys()]  # noqa: SIM118 - no dict
+    entries = [bench.client.perform(Read(key)) for key in bench.client.keys()]
     return [entry.value for entry in entries if isinstance(entry, Entry)]
 
 
@@ -857,3 +857,113 @@ def test_fields_are_encoded_once_each_by_the_codec(bench: Bench) -> None:
     session = bench.new(a=[1])
     assert unpack(everything(bench)[0]).fields == {"a": codec.encode([1])}
     assert session.stored is not None
+
+
+def test_what_others_wished_for_the_lifetime_moves_along_to_the_new_id(bench: Bench) -> None:
+    session = bench.new(a=1)
+    other = bench.load(session)
+    other.idle_ttl, other.expires_at = 60, bench.clock.time + 500
+    bench.save(other)
+    bench.run(flows.cycle(session, bench.rules))
+    assert (bench.header(session).idle_ttl, bench.ttl(session)) == (60, 60)
+    assert bench.header(session).expires_at == bench.clock.time + 500
+
+
+def test_cycling_what_this_request_emptied_ends_it_unless_others_put_something_in(bench: Bench) -> None:
+    session = bench.new(a=1)
+    del session.fields["a"]
+    bench.run(flows.cycle(session, bench.rules))
+    assert session.id is None
+    session = bench.new(a=1)
+    old = session.id
+    change(bench, session, b=2)()
+    del session.fields["a"]
+    bench.run(flows.cycle(session, bench.rules))
+    assert session.id not in (None, old)
+    assert bench.load(session).fields == {"b": 2}
+    assert bench.find(old) is None
+
+
+def test_the_end_of_the_old_id_is_sent_once_more_when_its_reply_does_not_come(bench: Bench) -> None:
+    session = bench.new(a=1)
+    old, hung = session.id, [2]
+
+    def hang(command: Command, perform: Callable[[], Reply]) -> Reply:
+        if isinstance(command, Write) and command.token != ABSENT and hung:
+            hung.pop()
+            perform()
+            raise StoreUnavailable("no reply")
+        return perform()
+
+    bench.meddle = hang
+    bench.run(flows.cycle(session, bench.rules, "alice"))
+    assert not hung
+    assert bench.find(old) is None
+    assert bench.load(session).fields == {"a": 1}, "the new id is the user's: nobody is logged out"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(0.5, 1), (10.2, 11), (float("inf"), 2**32 - 1), (2**40, 2**32 - 1)]
+)
+def test_lifetimes_are_whole_seconds_and_have_room(bench: Bench, given: float, kept: int) -> None:
+    session = bench.new(a=1)
+    session.idle_ttl = given
+    bench.save(session)
+    assert bench.header(session).idle_ttl == kept
+    session.expires_at = float("inf")
+    bench.save(session)
+    assert bench.header(session).expires_at == 2**32 - 1
+
+
+def unreadable_field(bench: Bench) -> Session:
+    """A record whose checksum fits and whose field is of a type that only a newer version knows."""
+    session = bench.new(a=1)
+    assert session.id is not None and session.stored is not None
+    fields = {**session.stored.fields, "new": b"\xd4\x7f\x00"}
+    bench.client.put(bench.rules.key(session.id), pack(Record(session.stored.header, fields)), DAY)
+    return bench.load(session)
+
+
+def test_a_field_that_cannot_be_decoded_is_never_written_over(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = unreadable_field(bench)
+    before = everything(bench)
+    with pytest.raises(SessionEnded, match="cannot be read"):
+        bench.run(flows.apply(session, lambda fields: fields.get("new"), bench.rules))
+    assert everything(bench) == before
+    handle = session.handle
+    assert session.fields.get("new") is None
+    assert session.fields == {}
+    bench.save(session)
+    assert everything(bench) == before
+    [line] = caplog.messages
+    assert handle is not None and handle in line
+
+
+def test_a_field_that_cannot_be_decoded_and_is_not_asked_for_stays_as_it_is(bench: Bench) -> None:
+    session = unreadable_field(bench)
+    assert bench.run(flows.apply(session, increment, bench.rules)) == 1
+    header, fields = bench.header(session), unpack(everything(bench)[0]).fields
+    assert fields["new"] == b"\xd4\x7f\x00"
+    assert header.generation == 2
+
+
+def test_wishes_are_part_of_a_save(bench: Bench) -> None:
+    session = bench.new(a=1)
+    old = session.id
+    session.owner = "alice"
+    bench.run(flows.commit(session, bench.rules))
+    assert session.id != old and bench.header(session).owned
+    session.ending = True
+    session.fields.clear()
+    bench.run(flows.commit(session, bench.rules))
+    assert session.id is None
+
+
+def test_nothing_secret_is_shown_by_a_session_or_its_rules() -> None:
+    bench = Bench(owner_key=b"swordfish-swordfish")
+    session = bench.new(secret="swordfish")
+    assert session.id is not None
+    for shown in (repr(session), repr(bench.rules)):
+        assert "swordfish" not in shown and session.id not in shown

@@ -59,7 +59,7 @@ def test_the_verbs_for_event_loops(store: Store) -> None:
         other = await manager.load(first)
         assert other is not None
         other.fields["cart"].append("milk")
-        await manager.commit(other)
+        await manager.save(other)
         await manager.cycle(other, "alice")
         assert await manager.load(first) is None
         assert await manager.apply(other, lambda fields: fields["cart"].count("milk")) == 1

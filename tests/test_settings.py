@@ -42,7 +42,7 @@ def test_a_url_says_where_the_store_is(url: str, endpoint: Endpoint) -> None:
         ("redis://cache:port", "not a URL"),
         ("redis://cache:99999", "not a URL"),
         ("redis://[::1", "not a URL"),
-        ("redis://cache/sessions", "no database number"),
+        ("redis://cache/sessions", "names no database number"),
         ("redis://cache/3?cluster=true", "only database 0"),
         ("redis://cache?cluster=maybe", "Write true or false"),
         ("redis://cache?clutser=true", "unknown option 'clutser'.*Did you mean 'cluster'"),
@@ -142,3 +142,21 @@ def test_an_unknown_setting_is_refused_with_the_one_that_may_be_meant(place: str
         ConfigurationError, match=f"{NAME}IDLE_TIMOUT is not a setting. Did you mean '{NAME}IDLE_TIMEOUT'"
     ):
         Settings.from_mapping(wrong if place == "config" else {}, wrong if place == "environ" else {})
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".org"])
+def test_what_cannot_be_a_host_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no host"):
+        Settings(url=f"redis://{host}:6379")
+
+
+@pytest.mark.parametrize("password", ["sword/fish", "sword?fish", "sword#fish", "sword:1/fish"])
+def test_a_password_that_takes_the_url_apart_is_not_repeated(password: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"urllib\.parse\.quote") as refused:
+        Settings(url=f"redis://:{password}@cache:6379/0")
+    assert "fish" not in str(refused.value)
+
+
+def test_a_prefix_is_valid_unicode() -> None:
+    with pytest.raises(ConfigurationError, match="PREFIX holds lone surrogates"):
+        Settings(prefix="\ud800")

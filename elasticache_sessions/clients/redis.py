@@ -8,15 +8,12 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..exceptions import ConfigurationError
+from ..session import logger
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
-from .redis_transport import (
-    AsyncRedisClient,
-    AsyncRedisClusterClient,
-    Driver,
-    RedisClient,
-    RedisClusterClient,
-)
+from .redis_cluster import AsyncRedisClusterClient, RedisClusterClient
+from .redis_driver import Driver
+from .redis_transport import AsyncRedisClient, RedisClient
 
 # How much of TIMEOUT one sending of a command may take. The rest is for waiting for a free connection, or for sending again
 # what failed at once.
@@ -31,7 +28,7 @@ def connect(settings: Settings) -> CacheClient:
 
 def connect_async(settings: Settings) -> AsyncCacheClient:
     """A client for the running event loop. Connects on first use."""
-    cluster = partial(AsyncRedisClusterClient, patience=settings.timeout)
+    cluster = partial(AsyncRedisClusterClient, patience=settings.timeout * (1 - _ATTEMPT))
     client: AsyncCacheClient = _made(settings, Driver("redis"), "redis.asyncio", AsyncRedisClient, cluster)
     return client
 
@@ -56,7 +53,10 @@ def _made(settings: Settings, driver: Driver, package: str, single: Any, cluster
     if package == "redis":
         # From a URL, it takes a pool that waits for a free connection. (For asyncio, our own client waits.)
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        where = {"url": f"redis{'s' * endpoint.tls}://{host}:{endpoint.port}", "timeout": settings.timeout}
+        where = {
+            "url": f"redis{'s' * endpoint.tls}://{host}:{endpoint.port}",
+            "timeout": settings.timeout * (1 - _ATTEMPT),
+        }
         where["connection_pool_class"] = module.BlockingConnectionPool
 
     def made() -> Any:
@@ -90,16 +90,30 @@ def _options(settings: Settings, module: ModuleType) -> dict[str, Any]:
     }
 
 
-def adopt(client: Any) -> CacheClient:
+def adopt(client: Any, settings: Settings) -> CacheClient:
     """A client object of the app: redis.Redis, redis.RedisCluster, valkey.Valkey or valkey.ValkeyCluster."""
     driver, clustered = _recognised(client, asynchronous=False)
+    _warn_of_patience(client, settings)
     return RedisClusterClient(lambda: client, driver) if clustered else RedisClient(client, driver)
 
 
-def adopt_async(client: Any) -> AsyncCacheClient:
+def adopt_async(client: Any, settings: Settings) -> AsyncCacheClient:
     """The same for redis.asyncio and valkey.asyncio, whose objects belong to one event loop."""
     driver, clustered = _recognised(client, asynchronous=True)
+    _warn_of_patience(client, settings)
     return AsyncRedisClusterClient(lambda: client, driver) if clustered else AsyncRedisClient(client, driver)
+
+
+def _warn_of_patience(client: Any, settings: Settings) -> None:
+    """The object is taken as it is; whoever made it may not know how long it makes a request wait."""
+    waits = client.get_connection_kwargs().get("socket_timeout")
+    if waits is None or waits > settings.timeout:
+        logger.warning(
+            "the client object waits for a reply %s, longer than ELASTICACHE_SESSIONS_TIMEOUT (%s s) allows. Make it with "
+            "socket_timeout, socket_connect_timeout and retry=Retry(NoBackoff(), 0), or pass a URL instead.",
+            "for ever" if waits is None else f"for {waits} s",
+            settings.timeout,
+        )
 
 
 def _recognised(client: Any, *, asynchronous: bool) -> tuple[Driver, bool]:

@@ -1,5 +1,4 @@
-"""What is sent to Valkey and Redis for each command, and what the replies mean. Pure; `clients.redis` carries
-it.
+"""What is sent to Valkey and Redis for each command, and what the replies mean. Pure; carried by others.
 
 Two Lua scripts, called by EVALSHA with one fallback to EVAL, and plain GET and SET: nothing that ElastiCache
 Serverless refuses, and one key each, so that cluster mode needs nothing special.

@@ -1,0 +1,204 @@
+"""Cluster mode: finds the node that serves a session, and asks it as one endpoint is asked.
+
+redis-py's (or valkey-py's) cluster client keeps the map of slots and the nodes' connections. Its way of sending is
+not used: after a failure it would have every caller ask for the slots anew, one after the other, before it answers. Here
+the map is renewed in the background, by one at a time, while everybody else goes on with the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..drive import drive, drive_async
+from ..exceptions import StoreUnavailable
+from .base import Command, Reply
+from .redis_driver import Driver, Redirected
+from .redis_transport import ask, ask_async
+from .redis_wire import Request, exchange
+
+_NO_NODE: Final = "no node of the cluster serves the session's slot just now"
+
+
+def _may_be_elsewhere(error: StoreUnavailable) -> bool:
+    # A connection that broke in the middle says nothing yet: the next one does. And renewing the map closes connections.
+    return not (error.retry and error.sent)
+
+
+class RedisClusterClient:
+    """Cluster mode, for threads and greenlets."""
+
+    def __init__(self, connect: Callable[[], Any], driver: Driver) -> None:
+        self._connect, self._driver = connect, driver
+        self._cluster: Any = None
+        self._renewing = threading.Lock()
+
+    def perform(self, command: Command) -> Reply:
+        return drive(exchange(command), self._send)
+
+    def _send(self, request: Request) -> object:
+        with self._driver.translated(sent=False):
+            if self._cluster is None:
+                # On being made, the driver asks for the slots. Two threads may do so at once; one answer is kept.
+                self._cluster = self._connect()
+            node = self._cluster.get_node_from_key(request.key)
+        try:
+            try:
+                return ask(self._pool(node), self._driver, request)
+            except Redirected as to:
+                if not to.asking:
+                    self._renew()
+                node = self._cluster.get_node(host=to.host, port=to.port)
+                return ask(self._pool(node), self._driver, request, asking=to.asking)
+        except Redirected:
+            raise StoreUnavailable(_NO_NODE, retry=True, sent=False) from None
+        except StoreUnavailable as error:
+            if _may_be_elsewhere(error):
+                self._renew()
+            raise
+
+    def _pool(self, node: Any) -> Any:
+        if node is None:
+            raise StoreUnavailable(_NO_NODE, retry=True, sent=False)
+        connection_of = getattr(self._cluster, f"get_{self._driver.root}_connection")
+        with self._driver.translated(sent=False):
+            return connection_of(node).connection_pool
+
+    def _renew(self) -> None:
+        """Have the map of slots asked for anew, beside the requests."""
+        if self._renewing.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._ask_for_slots, name="renews-slots", daemon=True).start()
+            except (
+                RuntimeError
+            ):  # no thread to be had, or the interpreter is ending: the next failure tries again
+                self._renewing.release()
+
+    def _ask_for_slots(self) -> None:
+        try:
+            with self._driver.translated():
+                self._cluster.nodes_manager.initialize()
+        except (StoreUnavailable, Redirected):
+            pass  # the next failure asks again
+        finally:
+            self._renewing.release()
+
+    def close(self) -> None:
+        if self._cluster is not None:
+            self._cluster.disconnect_connection_pools()
+
+
+class AsyncRedisClusterClient:
+    """Cluster mode, for the tasks of one event loop."""
+
+    def __init__(self, connect: Callable[[], Any], driver: Driver, patience: float | None = None) -> None:
+        self._cluster, self._driver, self._patience = connect(), driver, patience
+        self._pools: dict[str, _NodePool] = {}
+        self._starting: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def perform(self, command: Command) -> Reply:
+        return await drive_async(exchange(command), self._send)
+
+    async def _send(self, request: Request) -> object:
+        await self._started()
+        with self._driver.translated(sent=False):
+            node = self._cluster.get_node_from_key(request.key)
+        try:
+            try:
+                return await ask_async(self._pool(node), self._driver, request)
+            except Redirected as to:
+                if not to.asking:
+                    self._renew()
+                node = self._cluster.get_node(host=to.host, port=to.port)
+                return await ask_async(self._pool(node), self._driver, request, asking=to.asking)
+        except Redirected:
+            raise StoreUnavailable(_NO_NODE, retry=True, sent=False) from None
+        except StoreUnavailable as error:
+            if _may_be_elsewhere(error):
+                self._renew()
+            raise
+
+    async def _started(self) -> None:
+        """Tasks that come first wait for one and the same first map of slots."""
+        if self._starting is None or (self._starting.done() and _failed(self._starting)):
+            self._starting = asyncio.create_task(self._ask_for_first_slots())
+            self._starting.add_done_callback(_failed)
+        if not self._starting.done():
+            await asyncio.shield(self._starting)
+        else:
+            self._starting.result()
+
+    async def _ask_for_first_slots(self) -> None:
+        with self._driver.translated(sent=False):
+            await self._cluster.initialize()
+
+    def _pool(self, node: Any) -> _NodePool:
+        if node is None:
+            raise StoreUnavailable(_NO_NODE, retry=True, sent=False)
+        pool = self._pools.get(node.name)
+        if pool is None or pool.node is not node:
+            pool = self._pools[node.name] = _NodePool(node, self._patience)
+        return pool
+
+    def _renew(self) -> None:
+        """Have the map of slots asked for anew, beside the requests."""
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._ask_for_slots())
+
+    async def _ask_for_slots(self) -> None:
+        try:
+            with self._driver.translated():
+                await self._cluster.nodes_manager.initialize()
+        except (StoreUnavailable, Redirected):
+            pass  # the next failure asks again
+
+    async def aclose(self) -> None:
+        for task in (self._starting, self._renewing):
+            if task is not None and not task.done():
+                task.cancel()
+        self._starting = None
+        await self._cluster.aclose()
+        # After a failure, the driver takes itself for closed already.
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await self._cluster.nodes_manager.aclose(nodes)
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+class _NodePool:
+    """A node's connections as a pool that waits for a free one; the driver's own refuses."""
+
+    def __init__(self, node: Any, patience: float | None) -> None:
+        self.node, self._patience = node, patience
+        # One is left to the driver, to learn the slots.
+        self._turns = asyncio.Semaphore(max(1, node.max_connections - 1))
+
+    async def get_connection(self, *_: str) -> Any:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("no connection became free in time", sent=False) from None
+        try:
+            connection = self.node.acquire_connection()
+        except BaseException:
+            self._turns.release()
+            raise
+        try:
+            await connection.connect()
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        self._turns.release()
+        if hasattr(self.node, "release"):
+            self.node.release(connection)
+        else:  # valkey-py has no word for it
+            self.node._free.append(connection)

@@ -1,0 +1,90 @@
+"""The driver that a client object is made of (redis-py or valkey-py), and its exceptions in our words."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from ..exceptions import MissingExtra, StoreUnavailable
+from .redis_wire import Refusal
+
+
+class Refused(Exception):
+    """The server answered with an error that says something."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+class Redirected(Exception):
+    """The node answered that another one serves the slot: for good, or (`asking`) for this one command."""
+
+    def __init__(self, host: str, port: int, asking: bool) -> None:
+        super().__init__(f"served by {host}:{port}")
+        self.host, self.port, self.asking = host, port, asking
+
+
+class Driver:
+    """What differs between redis-py and valkey-py."""
+
+    def __init__(self, root: str) -> None:
+        try:
+            self.errors: ModuleType = importlib.import_module(f"{root}.exceptions")
+        except ImportError as error:
+            raise MissingExtra(
+                f"sessions in Valkey or Redis need the package {root!r}: "
+                f"pip install 'elasticache-sessions[{root}]'"
+            ) from error
+        redis = root == "redis"
+        self.root = root
+        self.base: type[Exception] = self.errors.RedisError if redis else self.errors.ValkeyError
+        # No child of the base. It may hide the failure for which the cluster's slots were asked for anew.
+        self.lost: type[Exception] = (
+            self.errors.RedisClusterException if redis else self.errors.ValkeyClusterException
+        )
+        # valkey-py wants a command's name there, redis-py warns of one.
+        self.pool_args: tuple[str, ...] = () if redis else ("",)
+
+    @contextmanager
+    def translated(self, *, sent: bool = True) -> Iterator[None]:
+        """Driver exceptions never leave a client. `sent`: whether the command may have reached the server."""
+        try:
+            yield
+        except (self.base, self.lost, OSError, UnicodeError) as error:
+            raise self._in_our_words(error, sent) from error
+
+    def _in_our_words(self, error: Exception, sent: bool) -> Exception:
+        if isinstance(error, self.lost):
+            reason = error.__context__ or error.__cause__
+            error = reason if isinstance(reason, self.base) else error
+        errors, kind = self.errors, type(error).__name__
+        if isinstance(error, errors.AskError):  # MOVED is a child of it
+            return Redirected(error.host, error.port, not isinstance(error, errors.MovedError))
+        if isinstance(error, errors.NoScriptError):
+            return Refused(Refusal.NO_SCRIPT)
+        if "WRONGTYPE" in str(error):
+            return Refused(Refusal.WRONG_TYPE)
+        denied = errors.AuthenticationError | errors.AuthorizationError | errors.NoPermissionError
+        # An error that the server answered with: the command was not carried out.
+        answered = isinstance(error, denied | errors.ResponseError | errors.BusyLoadingError)
+        if isinstance(error, denied):
+            return StoreUnavailable(
+                f"the store refused the user or the command ({kind}: {error}). Check the URL's user and ACL.",
+                sent=False,
+            )
+        passing = (
+            errors.ConnectionError
+            | errors.ReadOnlyError
+            | errors.ClusterDownError
+            | errors.TryAgainError
+            | errors.MasterDownError
+        )
+        # Asking again after a timeout would take longer than the operation may.
+        retry = isinstance(error, passing) and not isinstance(error, errors.TimeoutError)
+        said = "refused the command" if answered and not retry else "did not answer"
+        return StoreUnavailable(
+            f"the store {said} ({kind}: {error})", retry=retry, sent=sent and not answered
+        )
