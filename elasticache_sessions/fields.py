@@ -29,6 +29,10 @@ class Fields(dict[str, Any]):
     Copies (`copy`, `|`, `copy.copy`, pickle) are plain dicts.
     """
 
+    # How one value is stored. A subclass may know another way; it raises EncodeError and DecodeError, nothing else.
+    to_bytes: Callable[[Any], bytes] = staticmethod(codec.encode)
+    from_bytes: Callable[[bytes], Any] = staticmethod(codec.decode)
+
     def __init__(self, stored: Mapping[str, bytes] | None = None) -> None:
         super().__init__()
         self.on_unreadable: Callable[[DecodeError], None] | None = None
@@ -67,7 +71,7 @@ class Fields(dict[str, Any]):
                 encoded[name] = self._stored[name]
             elif name in open_ended or name not in self._stored:
                 try:
-                    encoded[name] = codec.encode(value)
+                    encoded[name] = self.to_bytes(value)
                 except EncodeError as error:
                     raise EncodeError(error.reason, name) from None
             else:
@@ -92,7 +96,7 @@ class Fields(dict[str, Any]):
         for name, value in list(super().items()):
             if value is not _ENCODED and name in stored:
                 with suppress(EncodeError):
-                    if codec.encode(value) == stored[name]:
+                    if self.to_bytes(value) == stored[name]:
                         kept[name] = value
         self._take(stored)
         for name, value in kept.items():
@@ -113,7 +117,8 @@ class Fields(dict[str, Any]):
         super().__setitem__(name, value)
 
     def __delitem__(self, name: str) -> None:
-        self._load()
+        if name not in self:
+            raise KeyError(name)
         self._changing()
         super().__delitem__(name)
         self._open_ended.discard(name)
@@ -242,7 +247,7 @@ class Fields(dict[str, Any]):
 
     def _decode(self, name: str) -> Any:
         try:
-            value = codec.decode(self._stored[name])
+            value = self.from_bytes(self._stored[name])
         except DecodeError as error:
             self._give_up(name, error)
         with _decoding:

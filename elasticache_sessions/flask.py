@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from .exceptions import ConfigurationError, MissingExtra, SessionEnded, StoreUnavailable
 from .fields import Fields
-from .manager import SessionManager
+from .manager import SessionManager, rules_for
 from .session import is_id
 from .settings import Settings
 
@@ -218,7 +218,8 @@ class ElastiCacheSessions:
             ConfigurationError: says what to set.
         """
         settings = Settings.from_mapping(app.config)
-        manager = SessionManager.connect(settings, client=self._given_client, idle_timeout=_lifetime(app))
+        rules = rules_for(settings, idle_timeout=_lifetime(app))
+        manager = SessionManager.connect(settings, client=self._given_client, rules=rules)
         app.session_interface = ElastiCacheSessionInterface(manager, settings.idle_timeout is not None)
         app.extensions["elasticache_sessions"] = self
         if StoreUnavailable not in app.error_handler_spec[None][None]:

@@ -40,7 +40,7 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     record = yield from living(entry, handle_of(session_id), rules)
     if entry is None or record is None:
         return None
-    session = Session(session_id, Fields(record.fields), record, entry.token, entry.ttl_left)
+    session = Session(session_id, rules.fields(record.fields), record, entry.token, entry.ttl_left)
     session.fields.on_unreadable = session.give_up
     return session
 
@@ -50,10 +50,10 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
 
 def _create(session: Session, mine: Mapping[str, bytes], before: Header, rules: Rules) -> Flow[None]:
     """Store `session` for the first time. What is empty and nobody's is not worth a record."""
-    header = with_wishes(session, before, rules)
-    if header is None or not (mine or header.owned):
+    header = with_wishes(session, before, mine, rules)
+    if header is None or not (mine or header.owned or rules.keeps_empty):
         return
-    new = yield from insert(header, mine, rules)
+    new = yield from insert(header, mine, rules, session.next_id)
     _hold(session, new)
     yield Event("created", session.handle or "")
 
@@ -102,8 +102,8 @@ def _write(
 
     def decide(theirs: Record) -> Record | None:
         fields = change(dict(mine) if replaces else merge(base.fields, mine, theirs.fields))
-        header = with_wishes(session, theirs.header, rules)
-        if header is None or not (fields or (header.owned and not replaces)):
+        header = with_wishes(session, theirs.header, fields, rules)
+        if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
             return buried(theirs)
         settled = fields == theirs.fields and header == theirs.header
         if settled and not (session.forced and theirs is known):
@@ -137,7 +137,7 @@ def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow
     broken: list[DecodeError] = []
 
     def run(fields: Mapping[str, bytes]) -> dict[str, bytes]:
-        newest = Fields(fields)
+        newest = rules.fields(fields)
         newest.on_unreadable = broken.append
         result = change(newest)
         if broken:
@@ -174,22 +174,22 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     if old is None:
         yield from _create(session, mine, header, rules)
         return
-    target = with_wishes(session, header, rules)
+    target = with_wishes(session, header, mine, rules)
     if target is None:
         yield from _bury_now(session, rules)
         session.fields.rebase({})
         return
-    if not mine and not (header.owned and (owner is not None or not replaces)):
+    if not (mine or rules.keeps_empty or (header.owned and (owner is not None or not replaces))):
         # Nothing of this request's is left to move; what others put in may be.
         yield from save(session, rules)
         if session.stored is not None:
             yield from cycle(session, rules, owner)
         return
-    new, handle = (yield from insert(target, mine, rules)), session.handle or ""
+    new, handle = (yield from insert(target, mine, rules, session.next_id)), session.handle or ""
 
     def carry(theirs: Record) -> Flow[None]:
         merged = dict(mine) if replaces else merge(old.fields, mine, theirs.fields)
-        wishes = with_wishes(session, theirs.header, rules) or theirs.header
+        wishes = with_wishes(session, theirs.header, merged, rules) or theirs.header
 
         def decide(now: Record) -> Record | None:
             ends = now.header.expires_at if owner is not None else wishes.expires_at

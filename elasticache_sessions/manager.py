@@ -95,18 +95,17 @@ class SessionManager:
         settings: Settings,
         *,
         client: Any = None,
-        idle_timeout: int | None = None,
-        sliding: bool = True,
+        rules: Rules | None = None,
     ) -> Self:
         """A manager for what `settings` name; the first connection is made on first use.
 
-        `client`: a redis-py or valkey-py client object to use instead of the URL.
+        `client`: a redis-py or valkey-py client object to use instead of the URL. `rules`: to use instead of
+        `rules_for(settings)`.
 
         Raises:
             ConfigurationError, MissingExtra
         """
-        rules = rules_for(settings, idle_timeout=idle_timeout, sliding=sliding)
-        manager = cls(_client(settings, client), rules, settings.timeout)
+        manager = cls(_client(settings, client), rules or rules_for(settings), settings.timeout)
         if client is None:
             # Also runs when the process ends. What the app made, the app closes.
             weakref.finalize(manager, manager._client.close)
@@ -116,7 +115,7 @@ class SessionManager:
         """The session with that id; None if there is none, whatever `session_id` is. Slides its idle
         timeout.
         """
-        return self._run(flows.load(session_id, self.rules))
+        return self.run(flows.load(session_id, self.rules))
 
     def save(self, session: Session) -> None:
         """Store what changed, merged with what others changed meanwhile; create `session` if it is new.
@@ -126,7 +125,7 @@ class SessionManager:
         Raises:
             SessionEnded, EncodeError, ValueTooLarge
         """
-        self._run(flows.commit(session, self.rules))
+        self.run(flows.commit(session, self.rules))
 
     def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
         """Run `change` on the newest fields, store them, and return what it returned. Exact under
@@ -134,25 +133,26 @@ class SessionManager:
 
         `change` may run more than once. Raises as `save`, and OutcomeUnknown.
         """
-        return self._run(flows.apply(session, change, self.rules))
+        return self.run(flows.apply(session, change, self.rules))
 
     def cycle(self, session: Session, owner: str | None = None) -> None:
         """Give `session` a new id and end the old one; with `owner`, it is theirs from now on. Raises as
         `save`.
         """
-        self._run(flows.cycle(session, self.rules, owner))
+        self.run(flows.cycle(session, self.rules, owner))
 
     def end(self, session: Session | str) -> bool:
         """End the session, or the one with that id. Returns whether this call did it."""
         if isinstance(session, Session):
-            return self._run(flows.end(session, self.rules))
-        return self._run(flows.end_id(session, self.rules))
+            return self.run(flows.end(session, self.rules))
+        return self.run(flows.end_id(session, self.rules))
 
     def close(self) -> None:
         """Close the connections. Happens by itself when the process ends."""
         self._client.close()
 
-    def _run(self, flow: Flow[T]) -> T:
+    def run(self, flow: Flow[T]) -> T:
+        """Run any flow (`flows`) on the store, and return what it returns. What all the verbs above do."""
         return drive(flow, self._answer)
 
     def _answer(self, question: Command | Sleep | Event) -> Reply:
@@ -191,38 +191,36 @@ class AsyncSessionManager:
         settings: Settings,
         *,
         client: Any = None,
-        idle_timeout: int | None = None,
-        sliding: bool = True,
+        rules: Rules | None = None,
     ) -> Self:
         """As `SessionManager.connect`. A `client` object of redis.asyncio or valkey.asyncio belongs to one
         event loop.
         """
-        rules = rules_for(settings, idle_timeout=idle_timeout, sliding=sliding)
-        manager = cls(_async_clients(settings, client), rules, settings.timeout)
+        manager = cls(_async_clients(settings, client), rules or rules_for(settings), settings.timeout)
         manager._closes = client is None  # what the app made, the app closes
         return manager
 
     async def load(self, session_id: object) -> Session | None:
         """As `SessionManager.load`."""
-        return await self._run(flows.load(session_id, self.rules))
+        return await self.run(flows.load(session_id, self.rules))
 
     async def save(self, session: Session) -> None:
         """As `SessionManager.save`."""
-        await self._run(flows.commit(session, self.rules))
+        await self.run(flows.commit(session, self.rules))
 
     async def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
         """As `SessionManager.apply`; `change` is a plain function."""
-        return await self._run(flows.apply(session, change, self.rules))
+        return await self.run(flows.apply(session, change, self.rules))
 
     async def cycle(self, session: Session, owner: str | None = None) -> None:
         """As `SessionManager.cycle`."""
-        await self._run(flows.cycle(session, self.rules, owner))
+        await self.run(flows.cycle(session, self.rules, owner))
 
     async def end(self, session: Session | str) -> bool:
         """As `SessionManager.end`."""
         if isinstance(session, Session):
-            return await self._run(flows.end(session, self.rules))
-        return await self._run(flows.end_id(session, self.rules))
+            return await self.run(flows.end(session, self.rules))
+        return await self.run(flows.end_id(session, self.rules))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -230,7 +228,8 @@ class AsyncSessionManager:
         if held is not None:
             await held.lifetime.aclose()
 
-    async def _run(self, flow: Flow[T]) -> T:
+    async def run(self, flow: Flow[T]) -> T:
+        """As `SessionManager.run`."""
         loop = asyncio.get_running_loop()
         held = self._clients.get(loop)
         if held is None:

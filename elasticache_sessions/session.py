@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final
@@ -42,6 +42,13 @@ class Rules:
     owner_key: bytes | None = field(default=None, repr=False)
     max_bytes: int = 1_000_000
     clock: Callable[[], float] = time.time
+    keeps_empty: bool = False
+    """Whether a session that holds nothing is kept all the same, as Django does."""
+    fields: type[Fields] = Fields
+    """What a session's fields are, and so how their values are stored."""
+    derive: Callable[[Header, Mapping[str, bytes], Rules], Header | None] | None = None
+    """What the header has to be for such fields, where an adapter keeps a session's lifetime or owner among them; None:
+    the session ends. Asked with each write, so that the header follows what a merge came to."""
 
     def now(self) -> int:
         return int(self.clock())
@@ -79,6 +86,8 @@ class Session:
     """Whose session it is to be: gets a new id."""
     cycling: bool = False
     """Whether it is to get a new id."""
+    next_id: str | None = field(default=None, repr=False)
+    """The id that it will have once it is stored under a new one; None: any."""
     ending: bool = False
     """Whether it is to end; what `fields` holds then belongs to a new session."""
     forced: bool = False
@@ -92,7 +101,7 @@ class Session:
     def hold(self, session_id: str, record: Record, token: bytes | None) -> None:
         """The store has `record` now, under that id: the wishes about its content and lifetime are fulfilled."""
         self.id, self.stored, self.token = session_id, record, token
-        self.idle_ttl = self.expires_at = None
+        self.idle_ttl = self.expires_at = self.next_id = None
         self.forced = False
         self.fields.rebase(record.fields)
 
@@ -140,20 +149,23 @@ def ttl_of(header: Header, rules: Rules) -> int:
     return min(ttl, end - rules.now()) if end else ttl
 
 
-def _whole(seconds: float) -> int:
+def whole(seconds: float) -> int:
+    """Seconds as a header holds them: a part of one is a whole one."""
     return _FOREVER if seconds >= _FOREVER else ceil(seconds)
 
 
-def with_wishes(session: Session, before: Header, rules: Rules) -> Header | None:
-    """`before` with what the request decided about the session's lifetime; None: that it ends, or has
-    ended.
+def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], rules: Rules) -> Header | None:
+    """`before` with what the request decided about the lifetime of a session that holds `fields`; None: that
+    it ends, or has ended.
     """
-    header = before
+    header = before if rules.derive is None else rules.derive(before, fields, rules)
+    if header is None:
+        return None
     if session.idle_ttl is not None:
         if session.idle_ttl <= 0:
             return None
-        header = replace(header, idle_ttl=_whole(session.idle_ttl))
+        header = replace(header, idle_ttl=whole(session.idle_ttl))
     if session.expires_at is not None:
-        header = replace(header, expires_at=max(1, _whole(session.expires_at)))
+        header = replace(header, expires_at=max(1, whole(session.expires_at)))
     header = replace(header, expires_at=end_of(header, rules))
     return header if ttl_of(header, rules) >= 1 else None

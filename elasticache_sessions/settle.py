@@ -151,11 +151,13 @@ def buried(record: Record) -> Record:
     return Record(replace(record.header, kind=Kind.TOMBSTONE))
 
 
-def insert(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Flow[Session]:
-    """A new record under a new id."""
+def insert(
+    header: Header, fields: Mapping[str, bytes], rules: Rules, session_id: str | None = None
+) -> Flow[Session]:
+    """A new record under a new id, or under one that `new_id` made for it."""
     revision = secrets.token_bytes(REVISION_BYTES)
     record, ttl = _stamped(Record(header, fields), revision, rules)
-    session_id = new_id()
+    session_id = session_id or new_id()
     reply: Stored | Conflict = yield Write(rules.key(session_id), _sized(record, rules), ttl, ABSENT)
     if isinstance(reply, Stored):
         return Session(session_id, stored=record, token=reply.token)

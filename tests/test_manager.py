@@ -160,7 +160,7 @@ def test_a_conflict_says_whether_its_command_had_been_sent_before(sent: bool) ->
         replies.append((yield Write(b"key", value, 60, ABSENT)))
         replies.append((yield Write(b"key", value, 60, ABSENT)))
 
-    manager._run(flow())
+    manager.run(flow())
     assert [reply.resent for reply in replies if isinstance(reply, Conflict)] == [sent, False]
 
 
