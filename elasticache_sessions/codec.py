@@ -62,6 +62,31 @@ def decode(data: bytes) -> Any:
         raise DecodeError(f"not a value of this package: {error}") from error
 
 
+def encode_foreign(data: bytes) -> bytes:
+    """Bytes that another serialiser made of a value: `decode` refuses them, so that they are never taken for ours."""
+    return ormsgpack.packb(ormsgpack.Ext(scalars.FOREIGN, data))
+
+
+def decode_foreign(data: bytes) -> bytes | None:
+    """What was given to `encode_foreign`; None where `data` is a value of our own.
+
+    Raises:
+        DecodeError: `data` is neither.
+    """
+    found: list[bytes] = []
+
+    def hook(tag: int, content: bytes) -> None:
+        if tag == scalars.FOREIGN:
+            found.append(content)
+
+    try:
+        # The hook gives None for an extension of ours: only the outermost one matters here.
+        whole = ormsgpack.unpackb(data, ext_hook=hook)
+    except Exception as error:
+        raise DecodeError(f"not a value of this package: {error}") from error
+    return found[0] if whole is None and found else None
+
+
 _MAY_HOLD_BYTEARRAY: Final = frozenset({list, dict, tuple, set, frozenset, bytearray, memoryview})
 
 

@@ -88,6 +88,19 @@ class Fields(dict[str, Any]):
         except EncodeError:
             return True
 
+    def snapshot(self) -> dict[str, object]:
+        """What the fields hold now, to be compared with later: each in its stored form, or as the object it is where it
+        has none.
+        """
+        self._load()
+        taken: dict[str, object] = {}
+        for name, value in list(super().items()):
+            try:
+                taken[name] = self._stored[name] if value is _ENCODED else self.to_bytes(value)
+            except EncodeError:
+                taken[name] = value
+        return taken
+
     def rebase(self, stored: Mapping[str, bytes]) -> None:
         """Take over what is stored now. Values that are the same stay the same objects, for whoever holds
         them.

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from .clients.base import Entry, Read
 from .exceptions import DecodeError, SessionEnded
 from .fields import Fields
-from .record import Header, Kind, Record, merge
+from .record import Header, Kind, Record, is_tombstone, merge
 from .session import Rules, Session, handle_of, is_id, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
@@ -33,13 +33,23 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
     at most.
     """
+    found = yield from look(session_id, rules)
+    return None if found is Kind.TOMBSTONE else found
+
+
+def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBSTONE] | None]:
+    """As `load`, but says where a session has been ended, or got another id, not long ago: its tombstone is
+    there.
+    """
     if not isinstance(session_id, str) or not is_id(session_id):
         return None
     touch = rules.idle_timeout if rules.sliding else None
     entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
     record = yield from living(entry, handle_of(session_id), rules)
-    if entry is None or record is None:
+    if entry is None:
         return None
+    if record is None:
+        return Kind.TOMBSTONE if is_tombstone(entry.value) else None
     session = Session(session_id, rules.fields(record.fields), record, entry.token, entry.ttl_left)
     session.fields.on_unreadable = session.give_up
     return session

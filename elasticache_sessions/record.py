@@ -158,6 +158,14 @@ def unpack(data: bytes) -> Record:
     return Record(header, fields)
 
 
+def is_tombstone(data: bytes) -> bool:
+    """Whether `data` is what is left of a session that was ended."""
+    try:
+        return unpack(data).header.kind is Kind.TOMBSTONE
+    except DecodeError:
+        return False
+
+
 def merge(
     base: Mapping[str, bytes], mine: Mapping[str, bytes], theirs: Mapping[str, bytes]
 ) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ _TIMEDELTA: Final = 11
 _UUID: Final = 12
 _DECIMAL: Final = 13
 _MARKUP: Final = 14
+FOREIGN: Final = 15
 
 IMMUTABLE: Final = frozenset(
     {str, bytes, int, float, bool, type(None), datetime, date, time, timedelta, UUID, Decimal, Markup}

@@ -26,8 +26,8 @@ AAL1).
 """
 
 UNREADABLE: Final = "session %s cannot be read and counts as none: %s"
-# The latest time, and the longest lifetime, that a header has room for.
-_FOREVER: Final = 2**32 - 1
+FOREVER: Final = 2**32 - 1
+"""The latest time, and the longest lifetime, that a header has room for."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
 
 
@@ -151,7 +151,7 @@ def ttl_of(header: Header, rules: Rules) -> int:
 
 def whole(seconds: float) -> int:
     """Seconds as a header holds them: a part of one is a whole one."""
-    return _FOREVER if seconds >= _FOREVER else ceil(seconds)
+    return FOREVER if seconds >= FOREVER else ceil(seconds)
 
 
 def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], rules: Rules) -> Header | None:

@@ -22,7 +22,7 @@ OUTSIDERS = {"flask", "werkzeug", "django", "redis", "hiredis", "valkey", "pymem
 MAY_IMPORT = {
     "elasticache_sessions.flask": {"flask", "werkzeug"},
     "elasticache_sessions.flask_session": {"flask", "werkzeug"},
-}
+} | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
 
 # From the ground up: a room may import only those before it in the list.
 ORDER = [
@@ -47,6 +47,14 @@ ORDER = [
     "manager",
     "flask_session",
     "flask",
+    "django.content",
+    "django.managers",
+    "django.state",
+    "django.store",
+    "django",
+    "django.middleware",
+    "django.checks",
+    "django.apps",
     "testing",
 ]
 
@@ -75,6 +83,7 @@ def test_a_module_imports_with_every_other_rooms_packages_blocked(module: str) -
 def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
     for blocked, code, line in (
         ({"flask"}, "elasticache_sessions.flask", "pip install 'elasticache-sessions[flask]'"),
+        ({"django"}, "elasticache_sessions.django", "pip install 'elasticache-sessions[django]'"),
         (
             {"redis"},
             "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='redis://cache'))",
@@ -96,7 +105,8 @@ def test_imports_point_one_way() -> None:
     for number, room in enumerate(ORDER):
         path = PACKAGE.joinpath(*room.split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        package = "elasticache_sessions" if "." not in room else "elasticache_sessions.clients"
+        folder = room if path.name == "__init__.py" else room.rpartition(".")[0]
+        package = f"elasticache_sessions.{folder}".rstrip(".")
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.ImportFrom) or not node.level:
                 continue

@@ -1,0 +1,93 @@
+"""What Django keeps among a session's fields that says how long it lives and whose it is, and how values are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from django.contrib.auth import SESSION_KEY
+from django.utils.module_loading import import_string
+
+from .. import codec
+from ..exceptions import DecodeError, EncodeError
+from ..fields import Fields
+from ..record import Header
+from ..session import FOREVER, Rules, whole
+
+OWNER: Final = SESSION_KEY
+"""Where `django.contrib.auth` keeps whose session it is."""
+EXPIRY: Final = "_session_expiry"
+"""Where `set_expiry` keeps what it was given."""
+JSON: Final = "django.contrib.sessions.serializers.JSONSerializer"
+"""Django's default, whose place our own encoding takes: it keeps exact types."""
+
+
+def follow(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header | None:
+    """`header` with the lifetime that `set_expiry` gave, and with the user who signed in; None: it has expired."""
+    expiry = _value(fields, EXPIRY, rules)
+    idle_ttl, expires_at = _lifetime(expiry)
+    if idle_ttl < 0:
+        return None
+    header = replace(header, idle_ttl=idle_ttl, expires_at=expires_at)
+    user = _value(fields, OWNER, rules)
+    if user is not None and header.owner != (owner := rules.owner_hash(str(user))):
+        header = replace(header, owner=owner, authenticated_at=rules.now())
+    return header
+
+
+def _value(fields: Mapping[str, bytes], name: str, rules: Rules) -> Any:
+    try:
+        return rules.fields.from_bytes(fields[name]) if name in fields else None
+    except DecodeError:
+        return None  # whoever asks for it finds out; until then it stays as it is
+
+
+def _lifetime(expiry: Any) -> tuple[int, int]:
+    """An idle timeout of its own in seconds (0: none, below: over), and an end of its own since 1970 (0: none)."""
+    if isinstance(expiry, str):
+        try:
+            expiry = datetime.fromisoformat(expiry)
+        except ValueError:
+            return 0, 0
+    if isinstance(expiry, datetime):
+        # Its end alone decides: however long it is not used until then.
+        return FOREVER, max(1, whole(expiry.timestamp()))
+    if isinstance(expiry, int | float):
+        return (whole(expiry), 0) if expiry >= 0 else (-1, 0)
+    return 0, 0
+
+
+def fields_of(serializer: str) -> type[Fields]:
+    """The class of a session's fields for a SESSION_SERIALIZER.
+
+    Another than Django's default is honoured, field by field: each value goes through it in a dict of its own,
+    `{"value": …}`, as a serializer may take nothing but dicts. Values that were stored without it can still be read.
+    """
+    if serializer == JSON:
+        return Fields
+    kind = import_string(serializer)
+
+    def to_bytes(value: Any) -> bytes:
+        try:
+            return codec.encode_foreign(kind().dumps({"value": value}))
+        except (
+            Exception
+        ) as error:  # a serializer may raise anything; whatever it is, the value cannot be stored
+            raise EncodeError(f"{serializer} cannot store it: {error}") from error
+
+    def from_bytes(data: bytes) -> Any:
+        foreign = codec.decode_foreign(data)
+        if foreign is None:
+            return codec.decode(data)
+        try:
+            return kind().loads(foreign)["value"]
+        except Exception as error:  # as above: unreadable
+            raise DecodeError(f"{serializer} cannot read it: {error}") from error
+
+    return type(
+        "SerializedFields",
+        (Fields,),
+        {"to_bytes": staticmethod(to_bytes), "from_bytes": staticmethod(from_bytes)},
+    )

@@ -1,0 +1,166 @@
+"""The middleware for the place of Django's own: saves natively under ASGI, and answers 503 while the store is down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Any, Final, Literal
+
+from django.conf import settings
+from django.contrib.sessions import middleware
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template import TemplateDoesNotExist, loader
+from django.utils.cache import patch_vary_headers
+from django.utils.http import http_date
+
+from ..drive import drive, drive_async
+from ..exceptions import StoreUnavailable
+from .store import SessionGone, SessionStore, logger
+
+_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
+
+Step = Literal["max_age", "save"]
+
+
+class SessionMiddleware(middleware.SessionMiddleware):
+    """Django's, where only these differ:
+
+    - Under ASGI it saves on the event loop, without a thread.
+    - While the store is down, a request that needs its session is answered with 503 and Retry-After (by the template
+      `503.html` where there is one), and the cookie is left alone. One that does not need it never notices.
+    - When a session was ended, or got a new id, while a request was using it, the response goes out, without a cookie;
+      what the request changed is dropped with a line in the log. (Django's own answers 400, SessionInterrupted.)
+    """
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        self.process_request(request)  # asks the store nothing
+        response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
+        session = request.session
+        if not isinstance(session, SessionStore):
+            return await asyncio.to_thread(self.process_response, request, response)
+
+        async def answer(step: Step) -> object:
+            return await (_max_age_async(session) if step == "max_age" else _save_async(session))
+
+        return await drive_async(_finish(request, response, session), answer)
+
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
+        session = getattr(request, "session", None)
+        if not isinstance(session, SessionStore):
+            return super().process_response(request, response)
+        return drive(
+            _finish(request, response, session),
+            lambda step: _max_age(session) if step == "max_age" else _save(session),
+        )
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        """A view that could not have its session."""
+        failed = (
+            isinstance(exception, StoreUnavailable) and getattr(request.session, "failure", None) is exception
+        )
+        return _unavailable(exception) if failed else None  # type: ignore[arg-type]  # it is one if it failed
+
+
+def _finish(
+    request: HttpRequest, response: HttpResponseBase, session: SessionStore
+) -> Generator[Step, Any, HttpResponseBase]:
+    """What becomes of the response. Yields what must be asked of the session: "max_age" of its cookie (None: until the
+    browser closes), and to "save" it (whether it was).
+    """
+    accessed, modified = session.accessed, session.modified
+    try:
+        if session.failure is not None and response.status_code >= 500:
+            return _unavailable(session.failure, response)
+        if session.is_empty():
+            _delete_cookie(request, response)
+        elif (modified or settings.SESSION_SAVE_EVERY_REQUEST) and response.status_code < 500:
+            max_age = yield "max_age"
+            if session.is_empty():  # the store does not know it
+                _delete_cookie(request, response)
+            elif (yield "save") and session.session_key is not None:
+                _set_cookie(response, session.session_key, max_age)
+            elif session.session_key is None and modified:  # it was given a lifetime that is over
+                _delete_cookie(request, response)
+    except StoreUnavailable as error:
+        if modified:
+            response = _unavailable(error, response)
+        else:
+            logger.warning("a session's cookie was not refreshed: %s", error)
+    finally:
+        session.accessed = accessed
+    if accessed:
+        patch_vary_headers(response, ("Cookie",))
+    return response
+
+
+def _max_age(session: SessionStore) -> int | None:
+    return None if session.get_expire_at_browser_close() else session.get_expiry_age()
+
+
+async def _max_age_async(session: SessionStore) -> int | None:
+    return None if await session.aget_expire_at_browser_close() else await session.aget_expiry_age()
+
+
+def _save(session: SessionStore) -> bool:
+    try:
+        session.save()
+    except SessionGone as gone:
+        return _dropped(session, gone)
+    return True
+
+
+async def _save_async(session: SessionStore) -> bool:
+    try:
+        await session.asave()
+    except SessionGone as gone:
+        return _dropped(session, gone)
+    return True
+
+
+def _dropped(session: SessionStore, gone: SessionGone) -> bool:
+    if session.modified:
+        logger.warning("%s; its changes are dropped", gone)
+    return False
+
+
+def _set_cookie(response: HttpResponseBase, session_key: str, max_age: int | None) -> None:
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        session_key,
+        max_age=max_age,
+        expires=None if max_age is None else http_date(time.time() + max_age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE or False,
+        httponly=settings.SESSION_COOKIE_HTTPONLY or False,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+    patch_vary_headers(response, ("Cookie",))
+
+
+def _delete_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
+    if settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        return
+    response.delete_cookie(
+        settings.SESSION_COOKIE_NAME,
+        path=settings.SESSION_COOKIE_PATH,
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+    patch_vary_headers(response, ("Cookie",))
+
+
+def _unavailable(error: StoreUnavailable, instead_of: HttpResponseBase | None = None) -> HttpResponse:
+    """The answer to a request that could not have its session, or whose session could not be stored."""
+    logger.error("a request could not have its session: %s", error)
+    try:
+        answer = HttpResponse(loader.get_template("503.html").render(), status=503)
+    except TemplateDoesNotExist:
+        answer = HttpResponse(_SORRY, status=503, content_type="text/plain; charset=utf-8")
+    answer.headers["Retry-After"] = str(error.retry_after)
+    answer.headers["Cache-Control"] = "no-store"
+    if instead_of is not None:
+        # What was to be closed with the response that nobody gets (a file, say) is closed with this one.
+        answer._resource_closers.extend(instead_of._resource_closers)  # type: ignore[attr-defined]
+    return answer

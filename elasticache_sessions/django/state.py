@@ -1,0 +1,226 @@
+"""What one request knows of its session, and what it asks of the store in Django's verbs: generators that decide and never
+do I/O, so that one text serves `save` and `asave`, `flush` and `aflush` and all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from django.contrib.sessions.backends.base import CreateError
+
+from .. import flows
+from ..exceptions import DecodeError, SessionEnded
+from ..fields import Fields
+from ..record import Kind
+from ..session import Rules, Session, handle_of, new_id
+from ..settle import Flow
+from .content import OWNER
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class State:
+    """A session by its key. `core` is None until it has been read, or begun."""
+
+    key: str | None = None
+    """What Django calls the session_key: where the id is to be cycled, the new one already."""
+    core: Session | None = None
+    unread: bool = False
+    """Whether its content was replaced without looking at what is stored."""
+    ended: bool = False
+    """Whether it was ended: elsewhere before it was read (then there is no key), or by this request."""
+    ending: bool = False
+    """Whether it is to be ended, and the store has not answered that it was."""
+    declared: bool = False
+    """Whether this request said that it modified the session."""
+    dirty: bool = False
+    """The same since the last save."""
+    base: dict[str, object] | None = None
+    """What counts as unmodified, if not what is stored."""
+    just_read: bool = False
+    """Whether nothing has been done since it was read."""
+
+    @property
+    def stored_key(self) -> str | None:
+        """The key under which the store knows it."""
+        known = None if self.core is None else self.core.id
+        return known or self.key
+
+    def begin(self, rules: Rules) -> Session:
+        """Hold a new session, which the store does not know yet."""
+        self.core = Session(fields=rules.fields())
+        return self.core
+
+    def clear(self, rules: Rules) -> None:
+        if self.core is None:
+            self.unread = self.key is not None
+        (self.core or self.begin(rules)).fields.clear()
+        self.declare(True)
+
+    def declare(self, modified: bool) -> None:
+        self.declared = self.dirty = modified
+        self.base = None if modified or self.core is None else self.core.fields.snapshot()
+
+    def is_modified(self) -> bool:
+        core = self.core
+        if self.declared or core is None:
+            return self.declared
+        if self.base is not None:
+            return core.fields.snapshot() != self.base
+        return core.stored is not None and core.fields.changed()
+
+    # Reading.
+
+    def read(self, rules: Rules) -> Flow[Session]:
+        """Look it up, if that has not been done. One round trip."""
+        if (core := self.core) is not None:
+            return core
+        if self.key is None:
+            return self.begin(rules)
+        found = yield from flows.look(self.key, rules)
+        if (core := self.core) is not None:
+            return core  # another task of this request was faster
+        if isinstance(found, Session):
+            self.core = found
+            found.fields.on_unreadable = self.unreadable
+            return found
+        self.key, self.ended = None, found is Kind.TOMBSTONE
+        return self.begin(rules)
+
+    def unreadable(self, error: DecodeError) -> None:
+        if self.core is not None:
+            self.core.give_up(error)
+        self.key = None
+
+    def load(self, rules: Rules) -> Flow[Fields]:
+        """What the store holds now; {} and no key any more where there is no such session."""
+        found = yield from flows.load(self.stored_key, rules)
+        if found is not None:
+            return found.fields
+        self.key = None
+        if self.core is not None:
+            self.core.let_go()
+        return rules.fields()
+
+    def look(self, key: str | None, rules: Rules) -> Flow[bool]:
+        """Whether there is a session with that key."""
+        if key is not None and self.core is not None and self.core.cycling:
+            yield from self.store(self.core, rules)  # what was put off until the save shows now
+        return (yield from flows.load(key, replace(rules, sliding=False))) is not None
+
+    # Storing.
+
+    def create(self, rules: Rules) -> Flow[None]:
+        """Store the content under a new key."""
+        new = Session(fields=rules.fields())
+        if self.core is not None:
+            new.fields.update(self.core.fields)
+        self.core, self.unread, self.ended = new, False, False
+        yield from flows.save(new, rules)
+        self.take(new)
+        self.declared = True
+
+    def save(self, rules: Rules, must_create: bool = False) -> Flow[None]:
+        """Store what changed; create what has no key; without changes, begin the idle time anew."""
+        if self.ending:
+            yield from self.flush(rules)
+        if self.ended and (self.key is not None or not (self.declared or (self.core and self.core.fields))):
+            raise SessionEnded("the session was ended, or got a new id, before this request could save it")
+        if must_create and self.key is not None:
+            if (yield from self.look(self.key, rules)):
+                raise CreateError
+            self.key = None
+        just_read = self.core is None or self.just_read
+        if self.key is not None:
+            yield from self.read(rules)
+        if self.key is None or self.core is None:
+            yield from self.create(rules)
+        else:
+            yield from self.store(self.core, rules, just_read)
+
+    def store(self, core: Session, rules: Rules, just_read: bool = False) -> Flow[None]:
+        if self.unread:
+            core = yield from self.catch_up(rules)
+        core.forced = self.dirty
+        if not (core.stored is None or core.cycling or self.dirty or core.fields.changed()):
+            if rules.sliding:
+                # Reading has begun the idle time anew. Its cookie is to be set again, so it must still be the one.
+                if not just_read and (yield from flows.load(core.id, rules)) is None:
+                    raise SessionEnded(f"session {core.handle} was ended while this request was using it")
+                return
+            core.forced = True
+        yield from flows.commit(core, rules)
+        self.take(core)
+
+    def take(self, core: Session) -> None:
+        """The store has it now."""
+        core.fields.on_unreadable = self.unreadable
+        self.key, self.dirty = core.id, False
+
+    def catch_up(self, rules: Rules) -> Flow[Session]:
+        """Look at what is stored only now, to replace it by what was put in after `clear`."""
+        content = {} if self.core is None else dict(self.core.fields)
+        self.core, self.unread = None, False
+        core = yield from self.read(rules)
+        core.fields.clear()
+        core.fields.update(content)
+        return core
+
+    def apply(self, change: Callable[[Fields], T], rules: Rules) -> Flow[T]:
+        """Run `change` on the newest state and store it."""
+        core = yield from self.open(rules)
+        if self.unread or core.cycling:
+            yield from self.store(core, rules)
+            core = self.core or core
+        known = core.id
+        result = yield from flows.apply(core, change, rules)
+        self.take(core)
+        self.declared = self.declared or core.id != known  # a session that began here needs its cookie
+        return result
+
+    def open(self, rules: Rules) -> Flow[Session]:
+        """The session, for something that is to be done at once."""
+        if self.ending:
+            yield from self.flush(rules)
+        if self.ended and self.key is not None:
+            raise SessionEnded(
+                f"session {handle_of(self.key)} was ended by this request; nothing can be stored in it any more"
+            )
+        return (yield from self.read(rules))
+
+    # A new key, and the end.
+
+    def cycle(self, rules: Rules) -> Flow[None]:
+        """A new key: at once where a user is signed in, else with the next save."""
+        core = yield from self.open(rules)
+        if self.unread:
+            core = yield from self.catch_up(rules)
+        core.cycling, core.next_id = True, new_id()
+        self.key = core.next_id
+        self.declare(True)
+        if core.stored is not None and core.fields.get(OWNER) is not None:
+            yield from self.store(core, rules)
+
+    def flush(self, rules: Rules) -> Flow[None]:
+        """End it. What is put in later begins a new one."""
+        core, key = self.core, self.stored_key
+        if not self.ending:
+            self.clear(rules)
+            self.ending = True  # until it has happened: a save tries again
+        content = {} if self.core is None else dict(self.core.fields)
+        if core is not None and core.stored is not None:
+            yield from flows.end(core, rules)
+        else:
+            yield from flows.end_id(key, rules)
+        self.begin(rules).fields.update(content)
+        self.key = None
+        self.ending = self.unread = self.ended = False
+
+    def delete(self, key: str | None, rules: Rules) -> Flow[None]:
+        """End the session with that key, or this one."""
+        own = key in (None, self.key, self.stored_key)
+        yield from flows.end_id(self.stored_key if own else key, rules)
+        self.ended = self.ended or (own and self.key is not None)
