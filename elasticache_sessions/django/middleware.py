@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Generator
 from typing import Any, Final, Literal
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions import middleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -38,7 +38,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
         session = request.session
         if not isinstance(session, SessionStore):
-            return await asyncio.to_thread(self.process_response, request, response)
+            return await sync_to_async(self.process_response, thread_sensitive=True)(request, response)
 
         async def answer(step: Step) -> object:
             return await (_max_age_async(session) if step == "max_age" else _save_async(session))
@@ -71,7 +71,7 @@ def _finish(
     accessed, modified = session.accessed, session.modified
     try:
         if session.failure is not None and response.status_code >= 500:
-            return _unavailable(session.failure, response)
+            return response if isinstance(response, Unavailable) else _unavailable(session.failure, response)
         if session.is_empty():
             _delete_cookie(request, response)
         elif (modified or settings.SESSION_SAVE_EVERY_REQUEST) and response.status_code < 500:
@@ -151,13 +151,19 @@ def _delete_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     patch_vary_headers(response, ("Cookie",))
 
 
-def _unavailable(error: StoreUnavailable, instead_of: HttpResponseBase | None = None) -> HttpResponse:
+class Unavailable(HttpResponse):
+    """The store is down."""
+
+    status_code = 503
+
+
+def _unavailable(error: StoreUnavailable, instead_of: HttpResponseBase | None = None) -> Unavailable:
     """The answer to a request that could not have its session, or whose session could not be stored."""
     logger.error("a request could not have its session: %s", error)
     try:
-        answer = HttpResponse(loader.get_template("503.html").render(), status=503)
+        answer = Unavailable(loader.get_template("503.html").render())
     except TemplateDoesNotExist:
-        answer = HttpResponse(_SORRY, status=503, content_type="text/plain; charset=utf-8")
+        answer = Unavailable(_SORRY, content_type="text/plain; charset=utf-8")
     answer.headers["Retry-After"] = str(error.retry_after)
     answer.headers["Cache-Control"] = "no-store"
     if instead_of is not None:
