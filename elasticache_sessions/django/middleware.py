@@ -38,7 +38,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
         session = request.session
         if not isinstance(session, SessionStore):
-            return await sync_to_async(self.process_response, thread_sensitive=True)(request, response)
+            finish = sync_to_async(super().process_response, thread_sensitive=True)
+            return await finish(request, response)
 
         async def answer(step: Step) -> object:
             return await (_max_age_async(session) if step == "max_age" else _save_async(session))
