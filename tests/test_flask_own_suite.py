@@ -10,16 +10,13 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-CACHE = ROOT / ".cache" / "flask-tests"
+from tests.support.own_suites import ROOT, own_suite
+
 FLASK = importlib.metadata.version("flask")
 
 BASIC = (
@@ -63,29 +60,7 @@ NEWER = {
 @pytest.fixture(scope="module")
 def flasks_tests() -> Path:
     """The folder with Flask's own tests."""
-    found = CACHE / f"flask-{FLASK}" / "tests"
-    if not found.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        (CACHE.parent / ".gitignore").write_text("*\n")
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--no-binary",
-                "flask",
-            ]
-            subprocess.run([*command, f"flask=={FLASK}", "--dest", folder], check=True, timeout=100)
-            [archive] = Path(folder).glob("*.tar.gz")
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-            # In one step: a run that is killed leaves no half of it, and of two at once the first wins.
-            with suppress(OSError):
-                (Path(folder) / f"flask-{FLASK}").rename(found.parent)
-    return found
+    return own_suite("flask")
 
 
 @pytest.fixture(scope="module")
