@@ -1,32 +1,34 @@
-"""A small shop whose sessions live in Valkey or Redis, so that any instance can answer any request.
+"""A small shop whose sessions live in ElastiCache, so that any instance can answer any request.
 
 `flask --app example_flask_app run` serves it alone; `make demo` serves several behind a load balancer.
+
+example_django_project sells the same from the same pages: `catalogue`, `cart`, `status`, `house` and all that is in
+`static` and `templates` know no framework, and importing this package imports none.
 """
 
-import os
+from __future__ import annotations
 
-from flask import Flask
+from typing import TYPE_CHECKING
 
-from . import csrf, views
-from .catalogue import pounds
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 def create_app() -> Flask:
+    from flask import Flask
+
+    from . import csrf, status, views
+    from .catalogue import pounds
+
     app = Flask(__name__)
     app.config.update(
-        # Alone, on a laptop, the sessions of one process are enough.
-        ELASTICACHE_SESSIONS_URL=os.environ.get("ELASTICACHE_SESSIONS_URL") or "memory://",
+        ELASTICACHE_SESSIONS_URL=status.store_url(),
         # Cookies do not tell ports apart: a name of its own keeps other apps on this host signed in.
         SESSION_COOKIE_NAME="elsewhere",
         SESSION_COOKIE_SAMESITE="Lax",
-        # Shown on the page; a URL would show more than it should.
-        STORE=os.environ.get("SHOP_STORE"),
-        INSTANCE=os.environ.get("INSTANCE", "local"),
-        # Set by gunicorn.conf.py once this instance has been told to stop.
-        LEAVING=False,
     )
     views.sessions.init_app(app)
     app.register_blueprint(views.shop)
     app.jinja_env.filters["pounds"] = pounds
-    app.jinja_env.globals["csrf_token"] = csrf.token
+    app.jinja_env.globals["csrf_input"] = csrf.Input()
     return app

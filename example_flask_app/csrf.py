@@ -4,8 +4,16 @@ import hmac
 import secrets
 
 from flask import abort, request, session
+from markupsafe import Markup
 
 FIELD = "csrf"
+
+
+class Input:
+    """Written into a form, it is the hidden field with this session's token; a page without forms needs none."""
+
+    def __html__(self) -> str:
+        return Markup('<input type="hidden" name="{}" value="{}">').format(FIELD, token())
 
 
 def token() -> str:

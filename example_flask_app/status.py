@@ -1,12 +1,13 @@
-"""Who answered, and what the session cost: shown under every page, and told by /status.json."""
+"""Who answers, and what the session cost: shown under every page, and told by /status.json."""
 
 import os
-from typing import Any
+import threading
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flask import current_app, request, session as flask_session
-
-STORES = {
+STORES: Final = {
+    "memcached": "Memcached",
     "memory": "memory of this process",
     "redis": "Redis",
     "rediss": "Redis, TLS",
@@ -14,13 +15,20 @@ STORES = {
     "valkeys": "Valkey, TLS",
 }
 
+leaving = threading.Event()
+"""Set by gunicorn.conf.py once this instance has been told to stop."""
 
-def status() -> dict[str, Any]:
-    session: Any = flask_session  # For Flask it is any dict; ours knows its handle, and what it cost.
+
+def count_visit(fields: MutableMapping[str, Any]) -> None:
+    fields["visits"] = fields.get("visits", 0) + 1
+
+
+def status(session: Any, environ: Mapping[str, Any]) -> dict[str, Any]:
+    """What the strip shows. `session` is this request's, of either framework; `environ` is WSGI's."""
     visits = session.get("visits", 0)  # Touches the session first, so that its cost is in what follows.
     return {
-        "instance": current_app.config["INSTANCE"],
-        "pid": pid(),
+        "instance": os.environ.get("INSTANCE", "local"),
+        "pid": pid(environ),
         "visits": visits,
         "session": session.handle,
         "store": store(),
@@ -28,13 +36,23 @@ def status() -> dict[str, Any]:
     }
 
 
-def pid() -> int:
+def health() -> tuple[str, int]:
+    """For the load balancer: can this instance take requests? It asks neither the session nor the store."""
+    return ("leaving", 503) if leaving.is_set() else ("ok", 200)
+
+
+def pid(environ: Mapping[str, Any]) -> int:
     """The process to kill for this instance to be gone: under gunicorn the master, which replaces workers."""
-    under_gunicorn = request.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+    under_gunicorn = str(environ.get("SERVER_SOFTWARE", "")).startswith("gunicorn")
     return os.getppid() if under_gunicorn else os.getpid()
+
+
+def store_url() -> str:
+    """Where the sessions are. Alone, on a laptop, those of one process are enough."""
+    return os.environ.get("ELASTICACHE_SESSIONS_URL") or "memory://"
 
 
 def store() -> str:
     """A name for people: never the URL, which may hold a password."""
-    scheme = urlsplit(current_app.config["ELASTICACHE_SESSIONS_URL"]).scheme
-    return str(current_app.config["STORE"] or STORES.get(scheme, scheme))
+    scheme = urlsplit(store_url()).scheme
+    return os.environ.get("SHOP_STORE") or STORES.get(scheme, scheme)

@@ -1,14 +1,12 @@
 """The pages of the shop."""
 
 import hmac
-from collections.abc import MutableMapping
 from typing import Any
 
 from flask import (
     Blueprint,
     Response,
     abort,
-    current_app,
     flash,
     jsonify,
     redirect,
@@ -24,23 +22,25 @@ from elasticache_sessions import SessionEnded, StoreUnavailable
 from elasticache_sessions.flask import ElastiCacheSessions
 
 from . import cart, csrf
+from .cart import Line
 from .catalogue import PRODUCTS, Product
-from .status import status
-
-PASSWORD = "coffee"  # Printed on the sign-in page: a demo has no secrets.
-
-CONTENT_SECURITY_POLICY = "default-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+from .house import GUARD, PASSWORD
+from .status import count_visit, health, status
 
 shop = Blueprint("shop", __name__)
 sessions = ElastiCacheSessions()
 
 
-def count_visit(fields: MutableMapping[str, Any]) -> None:
-    fields["visits"] = fields.get("visits", 0) + 1
-
-
 def product_or_404(slug: str) -> Product:
     return PRODUCTS.get(slug) or abort(404)
+
+
+def cart_lines() -> list[Line]:
+    return cart.lines(session, PRODUCTS.values())
+
+
+def now() -> dict[str, Any]:
+    return status(session, request.environ)
 
 
 @shop.before_request
@@ -52,16 +52,19 @@ def check_forms() -> None:
 
 @shop.after_request
 def guard(response: Response) -> Response:
-    # Pages show whose session it is. Not stored, it does not come back by the back button after signing out.
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers.update(GUARD)
     return response
 
 
 @shop.context_processor
 def what_every_page_shows() -> dict[str, Any]:
     # Functions, called by the page that wants them: a page for an error must not touch the session.
-    return {"status": status, "cart_items": lambda: sum(line.quantity for line in cart.lines(session))}
+    return {
+        "here": request.endpoint,
+        "status": now,
+        "cart_items": lambda: cart.items(cart_lines()),
+        "user_name": lambda: session.get("user"),
+    }
 
 
 @shop.get("/")
@@ -72,14 +75,14 @@ def home() -> str:
 
 @shop.get("/cart")
 def show_cart() -> str:
-    lines = cart.lines(session)
-    return render_template("cart.html", lines=lines, total=sum(line.pence for line in lines), most=cart.MOST)
+    lines = cart_lines()
+    return render_template("cart.html", lines=lines, total=cart.total(lines), most=cart.MOST)
 
 
 @shop.post("/cart/<slug>/add")
 def add(slug: str) -> ResponseReturnValue:
     product = product_or_404(slug)
-    cart.put(session, product, session.get(cart.field(product), 0) + 1)
+    cart.add(session, slug)
     flash(f"{product.name} is in your cart.")
     return redirect(url_for("shop.home", _anchor=slug), 303)
 
@@ -90,15 +93,15 @@ def change(slug: str) -> ResponseReturnValue:
     quantity = 0 if "remove" in request.form else request.form.get("quantity", type=int)
     if quantity is None:
         abort(400, "How many? A whole number is needed.")
-    held = cart.put(session, product, quantity)
+    held = cart.put(session, slug, quantity)
     flash(f"{product.name}: {held} in your cart." if held else f"{product.name} was taken out.")
     return redirect(url_for("shop.show_cart"), 303)
 
 
 @shop.post("/order")
 def order() -> ResponseReturnValue:
-    for line in cart.lines(session):
-        cart.put(session, line.product, 0)
+    for line in cart_lines():
+        cart.put(session, line.product.slug, 0)
     flash("Thank you! This is a demo, so nothing was charged and nothing will arrive.")
     return redirect(url_for("shop.home"), 303)
 
@@ -131,19 +134,18 @@ def sign_out() -> ResponseReturnValue:
 
 @shop.get("/status.json")
 def tell() -> Response:
-    return jsonify(status())
+    return jsonify(now())
 
 
 @shop.post("/status.json")
 def count() -> Response:
     sessions.apply(count_visit)
-    return jsonify(status())
+    return jsonify(now())
 
 
 @shop.get("/healthz")
 def healthz() -> ResponseReturnValue:
-    """For the load balancer: can this instance take requests? It asks neither the session nor the store."""
-    return ("leaving", 503) if current_app.config["LEAVING"] else ("ok", 200)
+    return health()
 
 
 @shop.errorhandler(SessionEnded)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_flask_app import create_app, views
-from example_flask_app.views import PASSWORD
+from example_flask_app import create_app, status as shop_status, views
+from example_flask_app.house import PASSWORD
 from tests.support import demo as support
 from tests.support.demo import ROOT, Demo, crowd, exists, running_demo, wait_until
 from tests.support.servers import free_port
@@ -203,7 +204,9 @@ def test_the_health_check_needs_neither_session_nor_store(monkeypatch: pytest.Mo
     assert "Set-Cookie" not in answer.headers
     assert "Cookie" not in answer.headers.get("Vary", "")
 
-    app.config["LEAVING"] = True
+    leaving = threading.Event()
+    leaving.set()
+    monkeypatch.setattr(shop_status, "leaving", leaving)
     assert client.get("/healthz").status_code == 503
 
 

@@ -6,6 +6,7 @@ from types import FrameType
 from typing import Any
 
 from example_flask_app.processes import die_with
+from example_flask_app.status import leaving
 
 workers = 1
 worker_class = "gthread"
@@ -40,8 +41,8 @@ def post_worker_init(worker: Any) -> None:
     stop = worker.handle_exit
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        if not worker.wsgi.config["LEAVING"]:
-            worker.wsgi.config["LEAVING"] = True  # /healthz says 503 from now on.
+        if not leaving.is_set():
+            leaving.set()  # /healthz says 503 from now on.
             threading.Timer(GOODBYE, stop, (signum, frame)).start()
 
     signal.signal(signal.SIGTERM, leave)

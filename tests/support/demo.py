@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import ServerProxy
 
+from example_flask_app.house import PASSWORD
 from example_flask_app.processes import session_members
-from example_flask_app.views import PASSWORD
 from tests.support.servers import LAUNCHER, free_port
 
 ROOT = Path(__file__).parents[2]
