@@ -178,7 +178,8 @@ class State:
         known = core.id
         result = yield from flows.apply(core, change, rules)
         self.take(core)
-        self.declared = self.declared or core.id != known  # a session that began here needs its cookie
+        if core.id != known:  # a session that began here needs its cookie, whatever became of the one before
+            self.declared, self.ended = True, False
         return result
 
     def open(self, rules: Rules) -> Flow[Session]:
