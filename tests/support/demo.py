@@ -18,13 +18,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import ServerProxy
 
 from example_flask_app.house import PASSWORD
 from example_flask_app.processes import session_members
@@ -58,28 +58,54 @@ def children(pid: int) -> list[int]:
 # --- the demo ---
 
 
+@dataclass(frozen=True)
+class Shop:
+    """What tells the two shops of the demo apart."""
+
+    instance: str
+    """The name of its instances, as the page shows it, but for the number; the group that supervisor has them in."""
+    cookie: str
+    name_field: str
+    """Of the form to sign in."""
+    people: tuple[str, ...] = ()
+    """Who can sign in; anybody, where it is empty."""
+
+    def instances(self, *numbers: int) -> list[str]:
+        return [f"{self.instance}-{number}" for number in numbers]
+
+    def person(self, number: int) -> str:
+        """Somebody who can sign in."""
+        return self.people[number % len(self.people)] if self.people else f"visitor-{number}"
+
+
+FLASK = Shop("shop", "elsewhere", "name")
+DJANGO = Shop("django", "elsewhere_django", "username", ("ada", "grace"))
+SHOPS = (FLASK, DJANGO)
+
+
 @dataclass
 class Demo:
-    """The running demo. Instances go by the name that the page shows: "shop-1" to "shop-6"."""
+    """The running demo. Instances go by the name that the page shows: "shop-1" to "shop-6", "django-1" to "django-6"."""
 
-    url: str
+    ports: dict[Shop, int]
     directory: Path
     process: subprocess.Popen[bytes]
 
+    def url(self, shop: Shop) -> str:
+        return f"http://127.0.0.1:{self.ports[shop]}"
+
     def supervisor(self, method: str, *arguments: str) -> Any:
         """Call one of http://supervisord.org/api.html."""
-        from supervisor.xmlrpc import SupervisorTransport  # nox, which starts no demo, does without it
+        from example_flask_app import control  # nox, which starts no demo, has no supervisor
 
-        transport = SupervisorTransport(None, None, f"unix://{self.directory / 'control'}")
-        with closing(transport), ServerProxy("http://demo", transport) as server:
-            return getattr(server.supervisor, method)(*arguments)
+        return control.ask(self.directory, method, *arguments)
 
     def start(self, instance: str) -> None:
-        self.supervisor("startProcess", f"shop:{instance}")
+        self.supervisor("startProcess", f"{group_of(instance)}:{instance}")
 
     def stop(self, instance: str) -> None:
         """As a deployment does it: what is under way is finished first. Returns when the instance is gone."""
-        self.supervisor("stopProcess", f"shop:{instance}")
+        self.supervisor("stopProcess", f"{group_of(instance)}:{instance}")
 
     def restart(self, instance: str) -> None:
         self.stop(instance)
@@ -92,12 +118,15 @@ class Demo:
         wait_until(lambda: self.instances().get(instance, killed) != killed, 10, f"{instance} runs again")
 
     def instances(self) -> dict[str, int]:
-        """The instances that run now, each with its process id."""
+        """The instances of both shops that run now, each with its process id."""
         return {
             process["name"]: process["pid"]
             for process in self.supervisor("getAllProcessInfo")
-            if process["group"] == "shop" and process["statename"] == "RUNNING"
+            if process["group"] in {shop.instance for shop in SHOPS} and process["statename"] == "RUNNING"
         }
+
+    def instances_of(self, shop: Shop) -> set[str]:
+        return {instance for instance in self.instances() if group_of(instance) == shop.instance}
 
     def supervisor_pid(self) -> int:
         return int(self.supervisor("getPID"))
@@ -107,15 +136,21 @@ class Demo:
         return session_members(self.supervisor_pid())
 
 
+def group_of(instance: str) -> str:
+    return instance.rpartition("-")[0]
+
+
 @contextmanager
-def running_demo(instances: int = 3) -> Iterator[Demo]:
-    """The demo on ports of its own, with that many instances. Whatever happens, nothing is left of it."""
+def running_demo(store: str = "valkey") -> Iterator[Demo]:
+    """The demo on ports of its own, with three instances of each shop. Whatever happens, nothing is left of it."""
     # Not pytest's tmp_path, which may be too long for the unix sockets in it: they have 107 characters.
     directory = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
     port = free_port()
+    django_port = next(other for other in iter(free_port, None) if other != port)
     output, run = directory / "output", directory / "run"
     launcher = [sys.executable, "-c", LAUNCHER, str(os.getpid())]  # It ends with us, however we end.
-    command = [sys.executable, "-m", "example_flask_app.demo", "--port", str(port), "--dir", str(run)]
+    command = [sys.executable, "-m", "example_flask_app.demo", "--store", store, "--dir", str(run)]
+    command += ["--port", str(port), "--django-port", str(django_port)]
     with output.open("wb") as out:
         process = subprocess.Popen(
             [*launcher, *command],
@@ -123,21 +158,19 @@ def running_demo(instances: int = 3) -> Iterator[Demo]:
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    demo = Demo(f"http://127.0.0.1:{port}", run, process)
+    demo = Demo({FLASK: port, DJANGO: django_port}, run, process)
     session = 0
     try:
         try:
             wait_until(
-                lambda: demo.url in output.read_text() or process.poll() is not None, UP, "the demo is up"
+                lambda: demo.url(FLASK) in output.read_text() or process.poll() is not None,
+                UP,
+                "the demo is up",
             )
         finally:
             with suppress(OSError):
                 session = demo.supervisor_pid()
         assert process.poll() is None, output.read_text()
-        for number in range(4, instances + 1):
-            demo.start(f"shop-{number}")
-        for number in range(instances + 1, 4):
-            demo.stop(f"shop-{number}")
         yield demo
     finally:
         if process.poll() is None:
@@ -162,28 +195,46 @@ class Answer:
 
     code: int
     text: str
-    set_cookie: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cart(self) -> dict[str, int]:
+        """What the page shows in the cart."""
+        return cart_on(self.text)
+
+    @property
+    def user(self) -> str | None:
+        """Who the page says is signed in."""
+        found = re.search(r'data-user="([^"]*)"', self.text)
+        return found[1] if found else None
+
+
+def cart_on(page: str) -> dict[str, int]:
+    found = re.findall(r'data-product="([^"]*)" data-quantity="([^"]*)"', page)
+    return {product: int(quantity) for product, quantity in found}
 
 
 class Browser:
     """A cookie jar and a way to ask. It never asks twice."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cookie: str | None = None) -> None:
         self.url = url
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        self.cookies = CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+        self._opener.addheaders = [("Cookie", cookie)] if cookie else []
+
+    def cookie(self, name: str) -> str | None:
+        return next((cookie.value for cookie in self.cookies if cookie.name == name), None)
 
     def ask(self, method: str, path: str, **form: object) -> Answer:
         body = urllib.parse.urlencode(form).encode() if method == "POST" else None
         request = urllib.request.Request(self.url + path, body, method=method)
         try:
             with self._opener.open(request, timeout=15) as response:
-                text = response.read().decode()
-                return Answer(response.status, text, "Set-Cookie" in response.headers)
+                return Answer(response.status, response.read().decode(), dict(response.headers))
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(
-                    error.code, error.read().decode(errors="replace"), "Set-Cookie" in error.headers
-                )
+                return Answer(error.code, error.read().decode(errors="replace"), dict(error.headers))
         except (OSError, HTTPException) as error:
             return Answer(0, repr(error))
 
@@ -201,9 +252,12 @@ class Browser:
     def submit(self, page: str, action: str, **form: object) -> Answer:
         """Open a page and send one of its forms, as a person does."""
         answer = self.ask("GET", page)
-        token = re.search(r'name="csrf" value="([^"]+)"', answer.text)
+        token = re.search(r'name="(csrf\w*)" value="([^"]+)"', answer.text)
         assert token, answer
-        return self.ask("POST", action, csrf=token[1], **form)
+        return self.ask("POST", action, **{token[1]: token[2]}, **form)
+
+    def sign_in(self, shop: Shop, name: str, password: str = PASSWORD) -> Answer:
+        return self.submit("/sign-in", "/sign-in", **{shop.name_field: name}, password=password)
 
 
 PRODUCTS = ("espresso", "filter", "decaf", "mug", "dripper", "kettle", "grinder", "biscuits")
@@ -213,10 +267,11 @@ PRODUCTS = ("espresso", "filter", "decaf", "mug", "dripper", "kettle", "grinder"
 class Visitor(threading.Thread):
     """Signs in, puts something into the cart, and then counts visits until told to stop.
 
-    Its name and its cart differ from all others', so that sessions that are lost or mixed up show.
+    Its cart differs from all others', so that sessions that are lost or mixed up show.
     """
 
     number: int
+    shop: Shop
     url: str
     stop: threading.Event
     pause: float  # seconds between two requests, on average
@@ -253,13 +308,15 @@ class Visitor(threading.Thread):
 
     def settle_in(self) -> None:
         product, quantity = PRODUCTS[self.number % len(PRODUCTS)], 1 + self.number
-        self.cart = [(product, str(quantity))]
-        signed_in = self.browser.submit("/sign-in", "/sign-in", name=self.name, password=PASSWORD)
-        assert signed_in.code == 200, signed_in
+        self.user, self.cart = self.shop.person(self.number), {product: quantity}
+        signed_in = self.browser.sign_in(self.shop, self.user)
+        assert (signed_in.code, signed_in.user) == (200, self.user), signed_in
         filled = self.browser.submit("/cart", f"/cart/{product}", quantity=quantity)
         assert filled.code == 200, filled
         now = self.browser.status()
         self.handle, self.visits_before = now["session"], now["visits"]
+        self.cookie = self.browser.cookie(self.shop.cookie)
+        assert self.cookie
         self.seen = self.visits_before
 
     def timed(self, method: str, path: str) -> Answer:
@@ -268,7 +325,7 @@ class Visitor(threading.Thread):
         self.waits.append(time.monotonic() - began)
         if answer.code != 200:
             self.failures.append(f"{method} {path}: {answer.code or answer.text}")
-        if answer.set_cookie:
+        if self.browser.cookie(self.shop.cookie) != self.cookie:
             self.losses.append(f"{method} {path} changed the cookie")
         return answer
 
@@ -292,10 +349,8 @@ class Visitor(threading.Thread):
         answer = self.timed("GET", "/cart")
         if answer.code != 200:
             return
-        user = re.findall(r'data-user="([^"]*)"', answer.text)
-        cart = re.findall(r'data-product="([^"]*)" data-quantity="([^"]*)"', answer.text)
-        if (user, cart) != ([self.name], self.cart):
-            self.losses.append(f"{user} with {cart} instead of {self.name} with {self.cart}")
+        if (answer.user, answer.cart) != (self.user, self.cart):
+            self.losses.append(f"{answer.user} with {answer.cart} instead of {self.user} with {self.cart}")
 
 
 @dataclass
@@ -334,10 +389,10 @@ class Crowd:
 
 
 @contextmanager
-def crowd(url: str, size: int, pause: float = 0.2) -> Iterator[Crowd]:
+def crowd(demo: Demo, shop: Shop, size: int, pause: float = 0.2) -> Iterator[Crowd]:
     """Visitors who are all signed in and busy when the block begins, and who have gone home when it ends."""
     stop = threading.Event()
-    visitors = [Visitor(number, url, stop, pause) for number in range(size)]
+    visitors = [Visitor(number, shop, demo.url(shop), stop, pause) for number in range(size)]
     try:
         for visitor in visitors:
             visitor.start()

@@ -1,0 +1,1 @@
+"""The shop: products of the database, a cart in the session."""

@@ -1,0 +1,28 @@
+"""Behind the counter: what the shop sells, and for how much."""
+
+from collections.abc import Sequence
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from example_flask_app.catalogue import pounds
+
+from .models import Product
+
+
+@admin.register(Product)
+class ProductAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+    list_display = ("name", "kind", "price")
+    search_fields = ("name", "kind", "blurb")
+
+    @admin.display(ordering="pence")
+    def price(self, product: Product) -> str:
+        return pounds(product.pence)
+
+    def get_readonly_fields(self, _request: HttpRequest, product: Product | None = None) -> tuple[str, ...]:
+        return ("slug",) if product else ()
+
+    def get_prepopulated_fields(
+        self, _request: HttpRequest, product: Product | None = None
+    ) -> dict[str, Sequence[str]]:
+        return {} if product else {"slug": ("name",)}
