@@ -1,9 +1,10 @@
 # `make` says what there is to make. PYTHON=/path/to/python names the one for .venv, WORKERS=4 the test processes,
-# ARGS="-k cart" goes to pytest.
+# ARGS="-k cart" goes to pytest, STORE=memcached to the demo, which keeps its sessions in valkey else.
 
 PYTHON ?=
 WORKERS ?= 2
 ARGS ?=
+STORE ?= valkey
 PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
@@ -12,8 +13,9 @@ PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/ready ## A shop on three instances behind a load balancer, at http://127.0.0.1:8000, until Ctrl-C
-	@exec .venv/bin/python -m example_flask_app.demo
+demo: .venv/ready ## Two shops, Flask and Django, each on three instances behind a load balancer, at http://127.0.0.1:8000 and :8001
+	@if [ "$(STORE)" = memcached ]; then bash .ci/prepare system memcached; fi
+	@STORE="$(STORE)" exec .venv/bin/python -m example_flask_app.demo
 
 test: system .venv/ready ## Everything it takes, then the tests; under 15 minutes on two cores
 	$(PYTEST) -m "not slow" $(ARGS)
