@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from .clients.base import Entry, Read
-from .exceptions import DecodeError, SessionEnded
+from .clients.base import Entry, Read, slides_to
+from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
 from .record import Header, Kind, Record, is_tombstone, merge
-from .session import Rules, Session, handle_of, is_id, with_wishes
+from .session import Rules, Session, fixed_end_of, handle_of, is_id, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
 T = TypeVar("T")
@@ -47,12 +47,44 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBST
     entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
     record = yield from living(entry, handle_of(session_id), rules)
     if entry is None:
+        # Unknown, idle for too long, or evicted where the store needed room: nobody can tell them apart.
+        yield Event("missing", handle_of(session_id))
         return None
     if record is None:
         return Kind.TOMBSTONE if is_tombstone(entry.value) else None
-    session = Session(session_id, rules.fields(record.fields), record, entry.token, entry.ttl_left)
+    token: bytes | None = entry.token
+    if touch is not None and _slides_by_a_write(record.header, rules):
+        try:
+            record, token = yield from _slide(session_id, record, token, rules)
+        except SessionEnded:
+            return Kind.TOMBSTONE
+        except ValueTooLarge:
+            pass  # the limit is lower than it was: read as ever, it just does not slide
+    session = Session(session_id, rules.fields(record.fields), record, token, entry.ttl_left)
     session.fields.on_unreadable = session.give_up
     return session
+
+
+def _slides_by_a_write(header: Header, rules: Rules) -> bool:
+    """Whether a record that was read with a blind touch is to be written anew, for the sake of its own idle TTL."""
+    if not (rules.blind_touch and header.idle_ttl):
+        return False
+    if ttl_of(header, rules) > rules.idle_timeout:
+        return True  # the touch has cut its TTL to the store-wide one
+    left, end = header.idle_end - rules.now(), fixed_end_of(header, rules)
+    return slides_to(rules.idle_timeout, header.idle_ttl, end, rules.now(), left) is not None
+
+
+def _slide(
+    session_id: str, record: Record, token: bytes | None, rules: Rules
+) -> Flow[tuple[Record, bytes | None]]:
+    """Write `record` as it is, with a new end of its own idle TTL. What another wrote meanwhile slid it as well.
+
+    The blind touch before it has set the store-wide TTL already. Should this process die in between, a session with
+    a longer idle TTL of its own is left with the store-wide one, and a later read gives it back its own.
+    """
+    session = Session(session_id, stored=record, token=token)
+    return (yield from settle(session, lambda theirs: theirs if theirs is record else None, rules))
 
 
 # Writing.

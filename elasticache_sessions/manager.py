@@ -10,16 +10,19 @@ import asyncio
 import random
 import time
 import weakref
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
 
 from . import flows
 from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Reply
+from .clients.choice import async_clients_for, client_for
 from .drive import drive, drive_async
+from .events import Listener
 from .exceptions import StoreUnavailable
 from .fields import Fields
-from .session import UNREADABLE, Rules, Session, logger
+from .session import Rules, Session
 from .settings import Settings
 from .settle import Event, Flow, Sleep
 
@@ -70,13 +73,6 @@ class _Resending:
         return replace(reply, resent=True) if self._sent and isinstance(reply, Conflict) else reply
 
 
-def _log(event: Event) -> None:
-    if event.name == "unreadable":
-        logger.warning(UNREADABLE, event.handle, event.detail)
-    else:
-        logger.debug("session %s: %s", event.handle, event.name)
-
-
 class SessionManager:
     """Sessions by their ids, for threads. The frameworks' classes are built on it; use it directly for
     anything else.
@@ -85,9 +81,10 @@ class SessionManager:
     """
 
     def __init__(self, client: CacheClient, rules: Rules, timeout: float = 0.5) -> None:
-        self.rules = rules
+        self.rules = replace(rules, blind_touch=client.blind_touch)
         self._client = client
         self._timeout = timeout
+        self._listener = Listener()
 
     @classmethod
     def connect(
@@ -105,11 +102,18 @@ class SessionManager:
         Raises:
             ConfigurationError, MissingExtra
         """
-        manager = cls(_client(settings, client), rules or rules_for(settings), settings.timeout)
+        manager = cls(client_for(settings, client), rules or rules_for(settings), settings.timeout)
         if client is None:
             # Also runs when the process ends. What the app made, the app closes.
             weakref.finalize(manager, manager._client.close)
         return manager
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened since the manager was made, in this process: "created", "cycled", "ended",
+        "conflict", "unreadable", and "missing": an id that the store does not know, any more or at all.
+        """
+        return self._listener.counts
 
     def load(self, session_id: object) -> Session | None:
         """The session with that id; None if there is none, whatever `session_id` is. Slides its idle
@@ -157,7 +161,7 @@ class SessionManager:
 
     def _answer(self, question: Command | Sleep | Event) -> Reply:
         if isinstance(question, Event):
-            _log(question)
+            self._listener.hear(question)
             return None
         if isinstance(question, Sleep):
             time.sleep(question.seconds)
@@ -180,6 +184,7 @@ class AsyncSessionManager:
         self.rules = rules
         self._connect = connect
         self._timeout = timeout
+        self._listener = Listener()
         self._closes = True
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = (
             weakref.WeakKeyDictionary()
@@ -196,9 +201,16 @@ class AsyncSessionManager:
         """As `SessionManager.connect`. A `client` object of redis.asyncio or valkey.asyncio belongs to one
         event loop.
         """
-        manager = cls(_async_clients(settings, client), rules or rules_for(settings), settings.timeout)
+        clients, blind_touch = async_clients_for(settings, client)
+        rules = replace(rules or rules_for(settings), blind_touch=blind_touch)
+        manager = cls(clients, rules, settings.timeout)
         manager._closes = client is None  # what the app made, the app closes
         return manager
+
+    @property
+    def counts(self) -> Counter[str]:
+        """As `SessionManager.counts`."""
+        return self._listener.counts
 
     async def load(self, session_id: object) -> Session | None:
         """As `SessionManager.load`."""
@@ -245,7 +257,7 @@ class AsyncSessionManager:
 
         async def answer(question: Command | Sleep | Event) -> Reply:
             if isinstance(question, Event):
-                _log(question)
+                self._listener.hear(question)
                 return None
             if isinstance(question, Sleep):
                 await asyncio.sleep(question.seconds)
@@ -280,27 +292,3 @@ async def _lifetime(
         forget()
         if closes:
             await client.aclose()
-
-
-def _client(settings: Settings, given: Any) -> CacheClient:
-    if given is None and settings.endpoint.store == "memory":
-        from .clients.memory import MemoryClient
-
-        return MemoryClient.shared(settings.endpoint.host)
-    from .clients import redis
-
-    return redis.connect(settings) if given is None else redis.adopt(given, settings)
-
-
-def _async_clients(settings: Settings, given: Any) -> Callable[[], AsyncCacheClient]:
-    if given is None and settings.endpoint.store == "memory":
-        from .clients.memory import AsyncMemoryClient, MemoryClient
-
-        shared = MemoryClient.shared(settings.endpoint.host)
-        return lambda: AsyncMemoryClient(shared)
-    from .clients import redis
-
-    if given is None:
-        return lambda: redis.connect_async(settings)
-    adopted = redis.adopt_async(given, settings)
-    return lambda: adopted

@@ -13,9 +13,10 @@ value. The header can be read without opening the fields, by the Lua scripts in 
         12      4  created, seconds since 1970
         16      4  authenticated at, 0: never
         20      4  expires at, 0: when its TTL ends
-        24      6  revision: random, new with every write; the token of a compare-and-set
-        30     18  the three revisions before it, newest first
-        48     16  HMAC of the owner, zeros: nobody's
+        24      4  idle end: when its own idle TTL ends, seconds since 1970; 0: the store's TTL says it
+        28      6  revision: random, new with every write; the token of a compare-and-set
+        34     18  the three revisions before it, newest first
+        52     16  HMAC of the owner, zeros: nobody's
 
 All integers are big-endian and unsigned.
 """
@@ -34,14 +35,14 @@ import ormsgpack
 from .exceptions import DecodeError
 
 FORMAT: Final = 1
-HEADER_BYTES: Final = 64
+HEADER_BYTES: Final = 68
 REVISION_BYTES: Final = 6
 KEPT_REVISIONS: Final = 4
 OWNER_BYTES: Final = 16
-REVISION: Final = slice(24, 24 + REVISION_BYTES)
+REVISION: Final = slice(28, 28 + REVISION_BYTES)
 """Where a record's revision stands."""
 
-_HEADER: Final = struct.Struct(">BBBBIIIII6s6s6s6s16s")
+_HEADER: Final = struct.Struct(">BBBBIIIIII6s6s6s6s16s")
 _CRC: Final = struct.Struct(">I")
 _BODY: Final = HEADER_BYTES + _CRC.size
 _MAX_UINT32: Final = 2**32 - 1
@@ -71,6 +72,8 @@ class Header:
     authenticated_at: int = 0
     expires_at: int = 0
     idle_ttl: int = 0
+    idle_end: int = 0
+    """Where the store's TTL cannot say when `idle_ttl` ends: when it does. Slides, unlike `expires_at`."""
     owner: bytes = NO_OWNER
     key_number: int = 0
 
@@ -105,6 +108,7 @@ def pack(record: Record) -> bytes:
         min(head.created, _MAX_UINT32),
         min(head.authenticated_at, _MAX_UINT32),
         min(head.expires_at, _MAX_UINT32),
+        min(head.idle_end, _MAX_UINT32),
         *revisions,
         head.owner,
     )
@@ -130,6 +134,7 @@ def unpack(data: bytes) -> Record:
         created,
         authenticated_at,
         expires_at,
+        idle_end,
         *revisions,
         owner,
     ) = _HEADER.unpack_from(data)
@@ -148,6 +153,7 @@ def unpack(data: bytes) -> Record:
             authenticated_at,
             expires_at,
             idle_ttl,
+            idle_end,
             owner,
             key_number,
         )

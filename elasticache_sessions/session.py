@@ -42,6 +42,8 @@ class Rules:
     owner_key: bytes | None = field(default=None, repr=False)
     max_bytes: int = 1_000_000
     clock: Callable[[], float] = time.time
+    blind_touch: bool = False
+    """The client's: whether a read that slides sets the TTL without a look at the record."""
     keeps_empty: bool = False
     """Whether a session that holds nothing is kept all the same, as Django does."""
     fields: type[Fields] = Fields
@@ -131,8 +133,8 @@ def handle_of(session_id: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def end_of(header: Header, rules: Rules) -> int:
-    """When a session ends whatever happens, in seconds since 1970; 0: never."""
+def fixed_end_of(header: Header, rules: Rules) -> int:
+    """When a session ends however much it is used, in seconds since 1970; 0: never."""
     absolute = rules.absolute_timeout
     start = header.created
     if header.owned:
@@ -142,10 +144,16 @@ def end_of(header: Header, rules: Rules) -> int:
     return min(ends, default=0)
 
 
+def end_of(header: Header, rules: Rules) -> int:
+    """When a session ends if nothing is written any more, in seconds since 1970; 0: when its TTL does."""
+    ends = [end for end in (fixed_end_of(header, rules), header.idle_end) if end]
+    return min(ends, default=0)
+
+
 def ttl_of(header: Header, rules: Rules) -> int:
     """Seconds that a record lives from now when it is written now; 0 or less: it has ended."""
     ttl = header.idle_ttl or rules.idle_timeout
-    end = end_of(header, rules)
+    end = fixed_end_of(header, rules)
     return min(ttl, end - rules.now()) if end else ttl
 
 
@@ -167,5 +175,5 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
         header = replace(header, idle_ttl=whole(session.idle_ttl))
     if session.expires_at is not None:
         header = replace(header, expires_at=max(1, whole(session.expires_at)))
-    header = replace(header, expires_at=end_of(header, rules))
+    header = replace(header, expires_at=fixed_end_of(header, rules))
     return header if ttl_of(header, rules) >= 1 else None

@@ -4,7 +4,6 @@ arguments.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,131 +11,11 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from math import ceil
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from .endpoint import EXAMPLE, NAME, Endpoint, suggestion
 from .exceptions import ConfigurationError
 
-NAME: Final = "ELASTICACHE_SESSIONS_"
-"""What the name of every setting begins with, in `app.config`, in Django's settings and in the
-environment.
-"""
-
-# The store that a URL's scheme means, and whether it speaks TLS.
-_SCHEMES: Final = {
-    "redis": ("redis", False),
-    "rediss": ("redis", True),
-    "valkey": ("redis", False),
-    "valkeys": ("redis", True),
-    "memory": ("memory", False),
-}
-# Part of a password may end up anywhere in a URL that is taken apart wrongly, so an error repeats nothing of it.
-_QUOTE: Final = "A password that holds / ? # @ or : is written as urllib.parse.quote(password, safe='')."
-_EXAMPLE: Final = "'rediss://my-cache.abc123.use1.cache.amazonaws.com:6379', or 'memory://' to try things out"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the store is: what a URL says."""
-
-    store: str
-    host: str = ""
-    port: int = 6379
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    db: int = 0
-    tls: bool = False
-    cluster: bool = False
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Raises ConfigurationError, which says what to write instead and never repeats a password."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise ConfigurationError(f"{NAME}URL is not a URL. Write {_EXAMPLE}. {_QUOTE}") from None
-        if parts.scheme not in _SCHEMES:
-            known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-            raise ConfigurationError(
-                f"{NAME}URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'!r}; "
-                f"known are {known}. Write {_EXAMPLE}."
-            )
-        store, tls = _SCHEMES[parts.scheme]
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if store == "memory":
-            _refuse_unknown(options, ())
-            return cls(store, host=parts.netloc + parts.path)
-        _refuse_unknown(options, ("cluster",))
-        if not parts.hostname or not _is_host(parts.hostname):
-            raise ConfigurationError(f"{NAME}URL names no host. Write {_EXAMPLE}.")
-        cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
-        return cls(
-            store,
-            parts.hostname,
-            6379 if port is None else port,
-            unquote(parts.username) if parts.username else None,
-            unquote(parts.password) if parts.password else None,
-            _database(parts, cluster),
-            tls,
-            cluster,
-        )
-
-
-def _is_host(name: str) -> bool:
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
-def _database(parts: SplitResult, cluster: bool) -> int:
-    path = parts.path.strip("/")
-    if not path:
-        return 0
-    if not (path.isascii() and path.isdigit()):
-        raise ConfigurationError(
-            f"{NAME}URL names no database number behind the host. Write '/0', or nothing. {_QUOTE}"
-        )
-    if cluster and int(path):
-        raise ConfigurationError(
-            f"{NAME}URL asks for database {path}, but cluster mode has only database 0. Remove '/{path}', "
-            f"and keep apps apart by {NAME}PREFIX."
-        )
-    return int(path)
-
-
-def _refuse_unknown(options: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for name in options:
-        if name not in known:
-            allowed = f"allowed here: {', '.join(known)}" if known else "this kind of URL takes none"
-            shown = f" {name!r}" if name.isidentifier() else ""
-            raise ConfigurationError(
-                f"{NAME}URL has an unknown option{shown}; {allowed}.{_suggestion(name, known)} {_QUOTE}"
-            )
-
-
-def _suggestion(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _boolean(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "off": False,
-        "0": False,
-    }
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ConfigurationError(f"{name} is {value!r}. Write true or false.")
+__all__ = ["NAME", "Endpoint", "Settings"]
 
 
 def _seconds(name: str, value: object) -> float:
@@ -178,6 +57,20 @@ def _secret(name: str, value: object) -> bytes:
     return secret
 
 
+def _check_memcached_prefix(prefix: str) -> None:
+    """Memcached's keys are words of up to 250 bytes; `_HANDLE_BYTES` of them are the session's own."""
+    word = prefix.encode()
+    if len(word) > _KEY_BYTES - _HANDLE_BYTES or any(byte <= ord(" ") or byte == 0x7F for byte in word):
+        raise ConfigurationError(
+            f"{NAME}PREFIX cannot begin a key of Memcached. Write one of at most "
+            f"{_KEY_BYTES - _HANDLE_BYTES} bytes without white space and control characters."
+        )
+
+
+_KEY_BYTES: Final = 250
+_HANDLE_BYTES: Final = 43
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings. Lifetimes and time limits are in seconds, or a timedelta.
@@ -214,8 +107,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 object.__setattr__(self, name, check(name.upper(), value))
-        if self.url:
-            Endpoint.from_url(self.url)
+        if self.url and Endpoint.from_url(self.url).store == "memcached":
+            _check_memcached_prefix(self.prefix)
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Self:
@@ -229,7 +122,7 @@ class Settings:
     def endpoint(self) -> Endpoint:
         if not self.url:
             raise ConfigurationError(
-                f"{NAME}URL is not set. Set it to where the sessions are kept: {_EXAMPLE}."
+                f"{NAME}URL is not set. Set it to where the sessions are kept: {EXAMPLE}."
             )
         return Endpoint.from_url(self.url)
 
@@ -260,7 +153,7 @@ def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
             continue
         if name not in known:
             raise ConfigurationError(
-                f"{name} is not a setting.{_suggestion(name, known)} Settings are {', '.join(known)}."
+                f"{name} is not a setting.{suggestion(name, known)} Settings are {', '.join(known)}."
             )
         found[name.removeprefix(NAME).lower()] = value
     return found

@@ -118,6 +118,10 @@ def _stamped(decision: Record, revision: bytes, rules: Rules) -> tuple[Record, i
         # A tombstone stays as long as the record could have lived.
         ttl = max(1, ttl)
         header = replace(header, expires_at=rules.now() + ttl)
+    # A blind touch may set any TTL, so there the record itself says when an idle TTL of its own ends. Not in
+    # `expires_at`, which a session may have as well, and which does not slide.
+    idles = rules.blind_touch and header.kind is Kind.LIVE and header.idle_ttl
+    header = replace(header, idle_end=rules.now() + header.idle_ttl if idles else 0)
     revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
     header = replace(header, generation=header.generation + 1, revisions=revisions)
     return Record(header, decision.fields), ttl

@@ -3,7 +3,7 @@
 Each check is a generator that yields commands and looks at the replies, so that one text holds for sync and
 async clients:
 
-    @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+    @pytest.mark.parametrize("check", contract(blind_touch=MyClient.blind_touch), ids=lambda check: check.__name__)
     def test_my_client(check):
         hold(check, MyClient(...))                    # or: await hold_async(check, MyAsyncClient(...))
 
@@ -172,10 +172,35 @@ def a_value_is_gone_when_its_ttl_ends() -> Generator[Command | Sleep, Any, None]
     assert (yield Read(replaced)) is None
 
 
+def a_long_ttl_is_no_time_long_ago() -> Generator[Command, Any, None]:
+    month, now = 30 * 86_400, int(time.time())
+    for ttl in (month - 1, month, month + 1, 365 * 86_400, 100 * 365 * 86_400):
+        key = _key()
+        yield Write(key, _value(), ttl, ABSENT)
+        assert (yield Read(key, touch=ttl, now=now)) is not None
+        assert (yield Replace(key, _value(), ttl)) is True
+        token = (yield Read(key)).token
+        assert isinstance((yield Write(key, _value(), ttl, token)), Stored)
+        assert (yield Read(key)) is not None
+
+
+def touching_leaves_value_and_token() -> Generator[Command, Any, None]:
+    now = int(time.time())
+    for value in (_value(), _value(Kind.TOMBSTONE)):
+        key = _key()
+        yield Write(key, value, 30, ABSENT)
+        token = (yield Read(key)).token
+        entry = yield Read(key, touch=3600, now=now)
+        assert (entry.value, entry.token) == (value, token)
+        assert isinstance((yield Write(key, _value(), 30, token)), Stored)
+
+
+# Where a touch looks at what is there.
+
+
 def ttls_over_thirty_days_are_right() -> Generator[Command, Any, None]:
     key, year = _key(), 365 * 86_400
     yield Write(key, _value(), year, ABSENT)
-    assert (yield Read(key)) is not None
     assert year - 60 < _left((yield Read(key, touch=60, now=int(time.time())))) <= year
 
 
@@ -218,7 +243,47 @@ def touching_leaves_what_is_not_live() -> Generator[Command, Any, None]:
         assert _left((yield Read(key, touch=3600, now=now))) <= 30
 
 
-CONTRACT: Final[tuple[Check, ...]] = (
+# Where it is blind.
+
+
+def a_blind_touch_sets_the_ttl_of_whatever_is_there() -> Generator[Command | Sleep, Any, None]:
+    now = int(time.time())
+    cut, kept = [], []
+    for value in (
+        _value(),
+        _value(idle_ttl=60),
+        _value(expires_at=now + 60),
+        _value(Kind.TOMBSTONE),
+    ):
+        cut.append(_key())
+        yield Write(cut[-1], value, 60, ABSENT)
+        assert (yield Read(cut[-1], touch=1, now=now)).value == value
+        kept.append(_key())
+        yield Write(kept[-1], value, 1, ABSENT)
+        assert (yield Read(kept[-1], touch=60, now=now)).value == value
+    yield Sleep(2.1)
+    for key in cut:
+        assert (yield Read(key)) is None
+    for key in kept:
+        assert (yield Read(key)) is not None
+
+
+def a_blind_touch_revives_nothing() -> Generator[Command | Sleep, Any, None]:
+    key, now = _key(), int(time.time())
+    yield Write(key, _value(Kind.TOMBSTONE), 60, ABSENT)
+    token = (yield Read(key, touch=1, now=now)).token
+    yield Sleep(2.1)
+    assert (yield Write(key, _value(), 60, token)) == Conflict(None)
+    assert (yield Replace(key, _value(), 60)) is False
+    assert (yield Read(key, touch=60, now=now)) is None
+
+
+def contract(*, blind_touch: bool) -> tuple[Check, ...]:
+    """Every check that holds for a client; `blind_touch`: what the client says it is."""
+    return (*_ANY, *(_BLIND if blind_touch else _LOOKING))
+
+
+_ANY: Final[tuple[Check, ...]] = (
     a_key_that_holds_nothing_reads_as_none,
     what_was_written_is_read,
     any_bytes_come_back_as_they_were,
@@ -229,6 +294,10 @@ CONTRACT: Final[tuple[Check, ...]] = (
     a_write_never_creates_what_it_did_not_read,
     replace_writes_only_where_something_is,
     a_value_is_gone_when_its_ttl_ends,
+    a_long_ttl_is_no_time_long_ago,
+    touching_leaves_value_and_token,
+)
+_LOOKING: Final[tuple[Check, ...]] = (
     ttls_over_thirty_days_are_right,
     reading_without_touch_leaves_the_ttl,
     touching_sets_the_ttl_anew_once_a_tenth_of_it_has_passed,
@@ -236,4 +305,7 @@ CONTRACT: Final[tuple[Check, ...]] = (
     touching_keeps_to_the_records_own_idle_ttl,
     touching_leaves_what_is_not_live,
 )
-"""Every check."""
+_BLIND: Final[tuple[Check, ...]] = (
+    a_blind_touch_sets_the_ttl_of_whatever_is_there,
+    a_blind_touch_revives_nothing,
+)

@@ -41,7 +41,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _store_of(item: pytest.Item) -> object:
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return params.get("store") or params.get("networked_store")
+    return next(
+        (params[name] for name in ("store", "networked_store", "redis_store") if name in params), None
+    )
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +65,12 @@ def networked_store(request: pytest.FixtureRequest, give_store: Callable[[str], 
     return give_store(request.param)
 
 
+@pytest.fixture(params=stores.REDIS)
+def redis_store(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> Store:
+    """Each Redis and Valkey in turn, empty: where their scripts or their commands are looked at."""
+    return give_store(request.param)
+
+
 @pytest.fixture
 def single_store(give_store: Callable[[str], Store]) -> Store:
     """Valkey 9.1, empty: where one store shows it."""
@@ -72,7 +80,14 @@ def single_store(give_store: Callable[[str], Store]) -> Store:
 @pytest.fixture
 def proxy(networked_store: Store) -> Iterator[Proxy]:
     """A proxy before each store behind a network in turn."""
-    with Proxy(*networked_store.ports) as proxy:
+    with Proxy(*networked_store.ports, dialect=networked_store.dialect) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def redis_proxy(redis_store: Store) -> Iterator[Proxy]:
+    """A proxy before each Redis and Valkey in turn."""
+    with Proxy(*redis_store.ports) as proxy:
         yield proxy
 
 

@@ -11,10 +11,19 @@ from contextlib import suppress
 import pytest
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings, StoreUnavailable
-from tests.support.load import Manager, at_once, contents, is_read, manager_of, manager_session, warm_up
+from tests.support.load import (
+    Manager,
+    at_once,
+    contents,
+    is_read,
+    is_write,
+    manager_of,
+    manager_session,
+    warm_up,
+)
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
-from tests.support.stores import Store
+from tests.support.stores import MEMCACHED, NETWORKED, Store
 
 TIMEOUT, CONNECT_TIMEOUT = 0.4, 0.4
 ALWAYS = 1_000_000
@@ -99,10 +108,11 @@ def test_a_store_that_was_never_there_is_unavailable_in_time(proxy: Proxy, kind:
         assert manager.load("x" * 40) is None
 
 
+@pytest.mark.parametrize("scheme", ["redis", "memcached"])
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
-def test_a_host_without_an_address_is_unavailable(kind: str) -> None:
+def test_a_host_without_an_address_is_unavailable(kind: str, scheme: str) -> None:
     with (
-        manager_of(kind, "redis://no-such-host.invalid:6379", timeout=TIMEOUT) as manager,
+        manager_of(kind, f"{scheme}://no-such-host.invalid:6379", timeout=TIMEOUT) as manager,
         pytest.raises(StoreUnavailable),
     ):
         manager.load("x" * 40)
@@ -156,6 +166,9 @@ NONSENSE = {
     "words": b"hello\r\n",
     "HTTP": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     "bytes": b"\x00\xff\x16\x03\x01\r\n\r\n",
+    "nothing": b"\r\n",
+}
+OF_REDIS = {
     "a number": b":5\r\n",
     "a text": b"+OK\r\n",
     "a short list": b"*1\r\n$1\r\nx\r\n",
@@ -175,15 +188,35 @@ NONSENSE = {
     "no permission": b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n",
     "no script, not even then": b"-NOSCRIPT No matching script.\r\n",
 }
+OF_MEMCACHED = {
+    "no number": b"VALUE key 0 five 1\r\nvalue\r\nEND\r\n",
+    "less than nothing": b"VALUE key 0 -5 1\r\nvalue\r\nEND\r\n",
+    "no token": b"VALUE key 0 5\r\nvalue\r\nEND\r\n",
+    "another's value": b"VALUE key 0 5 1\r\nvalue\r\nEND\r\n",
+    "two ends": b"END\r\nEND\r\n",
+    "stored twice": b"STORED\r\nSTORED\r\n",
+    "of other commands": b"TOUCHED\r\n",
+    "of meta commands": b"HD\r\n",
+    "an error": b"ERROR\r\n",
+    "an error of ours": b"CLIENT_ERROR bad data chunk\r\n",
+    "an error of the server": b"SERVER_ERROR proxy write to backend\r\n",
+    "no memory": b"SERVER_ERROR out of memory storing object\r\n",
+    "an error without a word": b"SERVER_ERROR\r\n",
+}
+EACH_NONSENSE = [
+    pytest.param(store, said, id=f"{store}-{name}")
+    for store in NETWORKED
+    for name, said in (NONSENSE | (OF_MEMCACHED if store in MEMCACHED else OF_REDIS)).items()
+]
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE.keys())
+@pytest.mark.parametrize(("networked_store", "nonsense"), EACH_NONSENSE, indirect=["networked_store"])
 def test_nonsense_is_an_outage_and_no_exception_of_the_driver(
     manager: Manager, proxy: Proxy, nonsense: bytes
 ) -> None:
     stored = manager_session(manager, count=0)
     rule = proxy.replace_reply(
-        nonsense, when=lambda command: command[0] in (b"GET", b"EVAL", b"EVALSHA"), times=ALWAYS
+        nonsense, when=lambda command: is_read(command) or is_write(command), times=ALWAYS
     )
     fails(lambda: manager.load(stored.id), TIMEOUT + CONNECT_TIMEOUT)
     assert rule.fired
@@ -197,8 +230,20 @@ def test_nonsense_is_an_outage_and_no_exception_of_the_driver(
 
 
 # What follows would be taken for the next reply.
-@pytest.mark.parametrize("follows", [b"", b"$-1\r\n" * 3], ids=["alone", "with more"])
-@pytest.mark.parametrize("misfit", [b":5\r\n", b"+OK\r\n", b"*1\r\n$1\r\nx\r\n"])
+MISFITS = {
+    "redis": ([b":5\r\n", b"+OK\r\n", b"*1\r\n$1\r\nx\r\n"], b"$-1\r\n" * 3),
+    "memcached": ([b"STORED\r\n", b"OK\r\n", b"VALUE other 0 1 1\r\nx\r\nEND\r\n"], b"END\r\n" * 3),
+}
+EACH_MISFIT = [
+    (store, misfit, more)
+    for store in NETWORKED
+    for misfits, follows in (MISFITS["memcached" if store in MEMCACHED else "redis"],)
+    for misfit in misfits
+    for more in (b"", follows)
+]
+
+
+@pytest.mark.parametrize(("networked_store", "misfit", "follows"), EACH_MISFIT, indirect=["networked_store"])
 def test_a_reply_that_does_not_fit_closes_its_connection_and_is_asked_for_again(
     manager: Manager, proxy: Proxy, misfit: bytes, follows: bytes
 ) -> None:
@@ -253,7 +298,7 @@ def test_many_threads_get_their_own_replies_whatever_breaks(proxy: Proxy, networ
         numbers = iter(range(1_000_000))
         proxy.cut_reply(when=lambda command: is_read(command) and next(numbers) % 7 == 0, times=ALWAYS)
         proxy.replace_reply(
-            b":5\r\n", when=lambda command: is_read(command) and next(numbers) % 11 == 0, times=ALWAYS
+            b"hello\r\n", when=lambda command: is_read(command) and next(numbers) % 11 == 0, times=ALWAYS
         )
 
         def ask(session: Session) -> None:

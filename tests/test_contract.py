@@ -6,25 +6,30 @@ import asyncio
 
 import pytest
 
-from elasticache_sessions.clients import redis
 from elasticache_sessions.clients.base import AsyncCacheClient, CacheClient
-from elasticache_sessions.clients.memory import AsyncMemoryClient, MemoryClient
+from elasticache_sessions.clients.choice import async_clients_for, client_for
 from elasticache_sessions.settings import Settings
-from elasticache_sessions.testing import CONTRACT, Check, hold, hold_async
-from tests.support.stores import Store
+from elasticache_sessions.testing import Check, contract, hold, hold_async
+from tests.support.stores import ALL, MEMCACHED, Store
+
+each_check_on_each_store = pytest.mark.parametrize(
+    ("store", "check"),
+    [(name, check) for name in ALL for check in contract(blind_touch=name in MEMCACHED)],
+    indirect=["store"],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 
 
 def client(store: Store) -> CacheClient:
-    return MemoryClient() if store.name == "memory" else redis.connect(Settings(url=store.url))
+    return client_for(Settings(url=store.url), None)
 
 
 def async_client(store: Store) -> AsyncCacheClient:
-    if store.name == "memory":
-        return AsyncMemoryClient(MemoryClient())
-    return redis.connect_async(Settings(url=store.url))
+    connect, _ = async_clients_for(Settings(url=store.url), None)
+    return connect()
 
 
-@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+@each_check_on_each_store
 def test_a_client_for_threads_keeps_the_contract(store: Store, check: Check) -> None:
     made = client(store)
     try:
@@ -33,7 +38,7 @@ def test_a_client_for_threads_keeps_the_contract(store: Store, check: Check) -> 
         made.close()
 
 
-@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+@each_check_on_each_store
 def test_a_client_for_asyncio_keeps_the_contract(store: Store, check: Check) -> None:
     async def run() -> None:
         made = async_client(store)
@@ -43,3 +48,11 @@ def test_a_client_for_asyncio_keeps_the_contract(store: Store, check: Check) -> 
             await made.aclose()
 
     asyncio.run(run())
+
+
+def test_a_client_says_how_it_touches(store: Store) -> None:
+    """By that the contract is chosen, and the rules are."""
+    made = client(store)
+    _, blind_touch = async_clients_for(Settings(url=store.url), None)
+    assert made.blind_touch == blind_touch == (store.name in MEMCACHED)
+    made.close()

@@ -208,17 +208,17 @@ WRONG_TYPES = {
 
 @pytest.mark.parametrize("command", WRONG_TYPES.values(), ids=WRONG_TYPES.keys())
 def test_a_key_that_holds_no_string_counts_as_no_session(
-    networked_store: Store, caplog: pytest.LogCaptureFixture, command: tuple[str, ...]
+    redis_store: Store, caplog: pytest.LogCaptureFixture, command: tuple[str, ...]
 ) -> None:
-    with Site(networked_store.url) as site:
+    with Site(redis_store.url) as site:
         site.browser = site.client_with("B" * 40)
         key = site.key()
-        networked_store.raw(*(key if part == "{key}" else part for part in command))
-        before = networked_store.raw("DUMP", key)
+        redis_store.raw(*(key if part == "{key}" else part for part in command))
+        before = redis_store.raw("DUMP", key)
         assert site.contents() == {}
         [line] = log_lines(caplog)
         assert site.handle() in line
-        assert networked_store.raw("DUMP", key) == before
+        assert redis_store.raw("DUMP", key) == before
 
 
 WRITES: dict[str, Callable[[Site], Any]] = {

@@ -93,6 +93,8 @@ def test_threads_and_event_loops_share_one_store(store: Store) -> None:
 class Failing:
     """A client that fails so often, and counts."""
 
+    blind_touch = False
+
     def __init__(self, *failures: StoreUnavailable) -> None:
         self.failures = list(failures)
         self.client = MemoryClient()

@@ -32,6 +32,7 @@ headers = st.builds(
     authenticated_at=seconds,
     expires_at=seconds,
     idle_ttl=seconds,
+    idle_end=seconds,
     owner=st.binary(min_size=OWNER_BYTES, max_size=OWNER_BYTES),
 )
 names = st.sampled_from("abcde")
@@ -79,11 +80,11 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 
 
 def test_times_beyond_their_place_are_stored_as_the_largest_that_fits() -> None:
-    header = Header(Kind.LIVE, 2**40, (b"r" * 6,), 2**40, 2**40, 2**40, 2**40)
+    header = Header(Kind.LIVE, 2**40, (b"r" * 6,), 2**40, 2**40, 2**40, 2**40, 2**40)
     back = unpack(pack(Record(header))).header
     largest = 2**32 - 1
     assert (back.generation, back.created, back.authenticated_at) == (largest, largest, largest)
-    assert (back.expires_at, back.idle_ttl) == (largest, largest)
+    assert (back.expires_at, back.idle_ttl, back.idle_end) == (largest, largest, largest)
 
 
 def test_a_header_with_fewer_revisions_is_filled_up() -> None:

@@ -22,6 +22,7 @@ OUTSIDERS = {"flask", "werkzeug", "django", "redis", "hiredis", "valkey", "pymem
 MAY_IMPORT = {
     "elasticache_sessions.flask": {"flask", "werkzeug"},
     "elasticache_sessions.flask_session": {"flask", "werkzeug"},
+    "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
 } | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
 
 # From the ground up: a room may import only those before it in the list.
@@ -32,6 +33,7 @@ ORDER = [
     "fields",
     "record",
     "session",
+    "endpoint",
     "settings",
     "drive",
     "clients",
@@ -42,7 +44,12 @@ ORDER = [
     "clients.redis_transport",
     "clients.redis_cluster",
     "clients.redis",
+    "clients.memcached_pool",
+    "clients.memcached_connection",
+    "clients.memcached",
+    "clients.choice",
     "settle",
+    "events",
     "flows",
     "manager",
     "flask_session",
@@ -88,6 +95,11 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
             {"redis"},
             "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='redis://cache'))",
             "pip install 'elasticache-sessions[redis]'",
+        ),
+        (
+            {"pymemcache"},
+            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='memcached://cache'))",
+            "pip install 'elasticache-sessions[memcached]'",
         ),
     ):
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from elasticache_sessions import ConfigurationError, Settings
+from elasticache_sessions import ConfigurationError, Session, SessionManager, Settings
 from elasticache_sessions.settings import NAME, Endpoint
+from tests.support.stores import Store
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,11 @@ from elasticache_sessions.settings import NAME, Endpoint
         ("valkeys://u:p%40ss@cache", Endpoint("redis", "cache", 6379, "u", "p@ss", tls=True)),
         ("redis://:secret@cache/0?cluster=true", Endpoint("redis", "cache", password="secret", cluster=True)),
         ("redis://[::1]:1234?cluster=no", Endpoint("redis", "::1", 1234)),
+        ("memcached://Cache", Endpoint("memcached", nodes=(("cache", 11211),))),
+        (
+            "memcached://a:1,b,[::1],[::2]:7/",
+            Endpoint("memcached", nodes=(("a", 1), ("b", 11211), ("::1", 11211), ("::2", 7))),
+        ),
         ("memory://", Endpoint("memory")),
         ("memory://shop", Endpoint("memory", "shop")),
     ],
@@ -36,7 +43,23 @@ def test_a_url_says_where_the_store_is(url: str, endpoint: Endpoint) -> None:
         ("cache:6379", "no scheme|begins with 'cache://'"),
         ("cache.example.org", "no scheme"),
         ("http://cache", "begins with 'http://'; known are redis://"),
-        ("memcached://a:11211", "known are"),
+        ("memcache://a:11211", "known are"),
+        ("memcached://", "names a Memcached node as ''.*Write 'memcached://"),
+        ("memcached://a,", "names a Memcached node as ''"),
+        ("memcached://a:0", "'a:0', which is no host and port"),
+        ("memcached://a:65536", "no host and port"),
+        ("memcached://a:port", "no host and port"),
+        ("memcached://a b", "no host and port"),
+        ("memcached://a/0", "no host and port"),
+        ("memcached://::1", "no host and port"),
+        ("memcached://[::g]:1", "no host and port"),
+        ("memcached://[::1", "no host and port"),
+        ("memcached://a..b", "no host and port"),
+        ("memcached://a,b,A:11211", "the node 'A:11211' twice. Write each node once"),
+        ("memcached://[::1],[0:0::1]:11211", "twice"),
+        ("memcached://user:swordfish@a", "holds a user or password.*without them"),
+        ("memcached://a?copies=2", "unknown option 'copies'; this kind of URL takes none"),
+        ("memcached://a?tls=true", "unknown option 'tls'"),
         ("redis://", "names no host"),
         ("redis://:6379", "names no host"),
         ("redis://cache:port", "not a URL"),
@@ -64,15 +87,29 @@ def test_no_password_is_shown_or_repeated() -> None:
     settings = Settings(url="redis://user:swordfish@cache", owner_key=b"swordfish-swordfish")
     assert "swordfish" not in repr(settings)
     assert "swordfish" not in repr(settings.endpoint)
-    for url in ("redis://u:swordfish@cache/x", "http://u:swordfish@cache", "redis://u:swordfish@cache?x=1"):
+    for url in (
+        "redis://u:swordfish@cache/x",
+        "http://u:swordfish@cache",
+        "redis://u:swordfish@cache?x=1",
+        "memcached://u:swordfish@cache",
+        "memcached://u:sword?fish@cache",
+        "memcached://u:sword#fish@cache",
+        "memcached://u:sword/fish@cache",
+    ):
         with pytest.raises(ConfigurationError) as refused:
             Settings(url=url)
-        assert "swordfish" not in str(refused.value)
+        assert "fish" not in str(refused.value)
 
 
 @given(st.text())
 def test_any_text_is_a_url_or_a_configuration_error(text: str) -> None:
-    for url in (text, f"redis://{text}", f"redis://cache?{text}", f"redis://cache/{text}"):
+    for url in (
+        text,
+        f"redis://{text}",
+        f"redis://cache?{text}",
+        f"redis://cache/{text}",
+        f"memcached://{text}",
+    ):
         with suppress(ConfigurationError):
             Settings(url=url)
 
@@ -160,3 +197,22 @@ def test_a_password_that_takes_the_url_apart_is_not_repeated(password: str) -> N
 def test_a_prefix_is_valid_unicode() -> None:
     with pytest.raises(ConfigurationError, match="PREFIX holds lone surrogates"):
         Settings(prefix="\ud800")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["my sess:", "sess:\n", "\tsess", "sess\0", "sess\x7f", "s" * 208, "é" * 104]
+)
+def test_a_prefix_that_cannot_begin_a_key_of_memcached_is_refused_there_alone(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{NAME}PREFIX.*at most 207 bytes without white space"):
+        Settings(url="memcached://cache", prefix=prefix)
+    Settings(url="redis://cache", prefix=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["", "s" * 207, "é" * 103, "sess\u00a0:"])
+def test_any_other_prefix_can(prefix: str, give_store: Callable[[str], Store]) -> None:
+    manager = SessionManager.connect(Settings(url=give_store("memcached").url, prefix=prefix))
+    session = Session()
+    session.fields["a"] = 1
+    manager.save(session)
+    assert manager.load(session.id) is not None
+    manager.close()

@@ -34,6 +34,9 @@ class Read:
     where it has one: only for a live record, never past its `expires_at` by the clock `now` (seconds since
     1970), and only once the lesser of 60 s and a tenth of that TTL has passed since the last time, so that
     not every read is a replicated write.
+
+    A store that cannot look (`CacheClient.blind_touch`) sets the TTL of whatever is there to `touch` seconds.
+    There a record with an idle TTL of its own keeps the end of it itself (`record.Header.idle_end`).
     """
 
     key: bytes
@@ -103,6 +106,9 @@ Reply = Entry | Stored | Conflict | bool | None
 class CacheClient(Protocol):
     """A store, for threads."""
 
+    blind_touch: bool
+    """Whether `Read.touch` sets the TTL without a look at what is there: see `Read`."""
+
     def perform(self, command: Command) -> Reply: ...
 
     def close(self) -> None:
@@ -111,6 +117,8 @@ class CacheClient(Protocol):
 
 class AsyncCacheClient(Protocol):
     """A store, for the tasks of one event loop."""
+
+    blind_touch: bool
 
     def perform(self, command: Command) -> Awaitable[Reply]: ...
 

@@ -22,6 +22,8 @@ _shared_lock: Final = threading.Lock()
 class MemoryClient:
     """One store in memory, for any number of threads and event loops."""
 
+    blind_touch = False
+
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
@@ -116,6 +118,8 @@ class MemoryClient:
 
 class AsyncMemoryClient:
     """The same store for an event loop; it never blocks for longer than a dict access."""
+
+    blind_touch = False
 
     def __init__(self, client: MemoryClient) -> None:
         self._client = client

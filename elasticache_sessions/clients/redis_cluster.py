@@ -30,6 +30,8 @@ def _may_be_elsewhere(error: StoreUnavailable) -> bool:
 class RedisClusterClient:
     """Cluster mode, for threads and greenlets."""
 
+    blind_touch = False
+
     def __init__(self, connect: Callable[[], Any], driver: Driver) -> None:
         self._connect, self._driver = connect, driver
         self._cluster: Any = None
@@ -92,6 +94,8 @@ class RedisClusterClient:
 
 class AsyncRedisClusterClient:
     """Cluster mode, for the tasks of one event loop."""
+
+    blind_touch = False
 
     def __init__(self, connect: Callable[[], Any], driver: Driver, patience: float | None = None) -> None:
         self._cluster, self._driver, self._patience = connect(), driver, patience

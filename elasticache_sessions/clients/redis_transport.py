@@ -77,6 +77,8 @@ async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool
 class RedisClient:
     """One endpoint, for threads and greenlets."""
 
+    blind_touch = False
+
     def __init__(self, client: Any, driver: Driver) -> None:
         self._pool, self._driver = client.connection_pool, driver
 
@@ -95,6 +97,8 @@ class RedisClient:
 
 class AsyncRedisClient:
     """One endpoint, for the tasks of one event loop."""
+
+    blind_touch = False
 
     def __init__(self, client: Any, driver: Driver) -> None:
         self._pool, self._driver = client.connection_pool, driver

@@ -46,9 +46,8 @@ def managers() -> Managers:
         sliding=settings.SESSION_SAVE_EVERY_REQUEST or ours.idle_timeout is not None,
     )
     rules = replace(rules, keeps_empty=True, fields=fields_of(settings.SESSION_SERIALIZER), derive=follow)
-    return Managers(
-        SessionManager.connect(ours, rules=rules), AsyncSessionManager.connect(ours, rules=rules), rules
-    )
+    sync = SessionManager.connect(ours, rules=rules)
+    return Managers(sync, AsyncSessionManager.connect(ours, rules=rules), sync.rules)
 
 
 @receiver(setting_changed)

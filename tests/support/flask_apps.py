@@ -24,6 +24,7 @@ class RecordingClient:
 
     def __init__(self, client: CacheClient) -> None:
         self._client = client
+        self.blind_touch = client.blind_touch
         self.commands: list[Command] = []
         self.before: Callable[[Command], object] = lambda command: None
 

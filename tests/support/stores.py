@@ -11,10 +11,15 @@ from typing import Protocol
 
 from elasticache_sessions.clients.base import Entry, Read
 from elasticache_sessions.clients.memory import MemoryClient
-from tests.support import resp, servers
-from tests.support.servers import Cluster, Server
+from tests.support import memcached, resp, servers
+from tests.support.dialects import Dialect
+from tests.support.servers import Cluster, Nodes, Server
 
-NETWORKED = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster")
+REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster")
+MEMCACHED = ("memcached", "memcached-3")
+NETWORKED = (*REDIS, *MEMCACHED)
+LOOKING = (*REDIS, "memory")
+"""Those that look at what is there before they touch it."""
 ALL = (*NETWORKED, "memory")
 
 
@@ -32,8 +37,8 @@ class Store(Protocol):
         """Of its servers: `Proxy(*store.ports)`; none for `memory`."""
 
     @property
-    def server(self) -> Server | Cluster:
-        """What to stop, pause and start; fails for `memory`. The whole run shares it: see `own_server`."""
+    def dialect(self) -> Dialect:
+        """What its servers speak; fails for `memory`."""
 
     def flush(self) -> None: ...
 
@@ -45,28 +50,42 @@ class Store(Protocol):
     def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         """`ttl` in seconds; None: for ever."""
 
+    def expire(self, key: bytes, ttl: int) -> None:
+        """Give what is there, which must be, that TTL in seconds."""
+
     def ttl(self, key: bytes) -> int | None:
         """Whole seconds; None where there is no key, or one without an end."""
 
     def raw(self, *arguments: resp.Argument) -> object:
-        """Any command, on the node that has its key; fails for `memory`."""
+        """Any command of its dialect, on the node that has its key; fails for `memory`."""
 
 
-class NetworkedStore:
-    """One server, or a cluster's nodes."""
+class _Networked:
+    """What stores behind a network have in common: where they are, and one connection to each server."""
 
-    def __init__(self, server: Server | Cluster) -> None:
+    def __init__(self, server: Server | Cluster | Nodes) -> None:
         self.name = server.name
-        self.server = server
+        self.dialect = server.dialect
+        self.url = server.url
+        self.ports = server.ports
         self._connections: dict[int, resp.Connection] = {}
 
-    @property
-    def url(self) -> str:
-        return self.server.url
+    def _ask(self, port: int, *arguments: resp.Argument) -> object:
+        if port not in self._connections:
+            self._connections[port] = self.dialect.connection(port)
+        try:
+            return self._connections[port](*arguments)
+        except OSError:  # what was said on it is unknown now; and a test may have restarted the server
+            self._connections.pop(port).close()
+            raise
 
-    @property
-    def ports(self) -> tuple[int, ...]:
-        return self.server.ports
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+
+class RedisStore(_Networked):
+    """One server, or a cluster's nodes."""
 
     def flush(self) -> None:
         for port in self.ports:
@@ -88,6 +107,9 @@ class NetworkedStore:
     def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         assert self.raw("SET", key, value, *(() if ttl is None else ("EX", ttl))) == b"OK"
 
+    def expire(self, key: bytes, ttl: int) -> None:
+        assert self.raw("EXPIRE", key, ttl) == 1
+
     def ttl(self, key: bytes) -> int | None:
         left = self.raw("TTL", key)
         assert isinstance(left, int)
@@ -103,18 +125,41 @@ class NetworkedStore:
                     raise
                 port = int(str(error).rpartition(":")[2])
 
-    def _ask(self, port: int, *arguments: resp.Argument) -> object:
-        if port not in self._connections:
-            self._connections[port] = resp.Connection(port)
-        try:
-            return self._connections[port](*arguments)
-        except OSError:  # what was said on it is unknown now; and a test may have restarted the server
-            self._connections.pop(port).close()
-            raise
 
-    def close(self) -> None:
-        for connection in self._connections.values():
-            connection.close()
+class MemcachedStore(_Networked):
+    """One Memcached node, or several."""
+
+    def flush(self) -> None:
+        # Not `flush_all`: it counts in whole seconds, and would drop what a test stores in this one.
+        for key in self.keys():
+            self.raw("delete", key)
+        assert self.keys() == []
+
+    def keys(self) -> list[bytes]:
+        found: list[bytes] = []
+        for port in self.ports:
+            found += memcached.keys(lambda *arguments, port=port: self._ask(port, *arguments))
+        return sorted(found)
+
+    def get(self, key: bytes) -> bytes | None:
+        lines = self.raw("get", key)
+        assert isinstance(lines, list)
+        return lines[1] if lines else None
+
+    def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        assert self.raw("set", key, 0, ttl or 0, len(value), value) == b"STORED"
+
+    def expire(self, key: bytes, ttl: int) -> None:
+        assert self.raw("touch", key, ttl) == b"TOUCHED"
+
+    def ttl(self, key: bytes) -> int | None:
+        line = self.raw("mg", key, "t")
+        assert isinstance(line, bytes)
+        return None if line in (b"EN", b"HD t-1") else int(line.removeprefix(b"HD t"))
+
+    def raw(self, *arguments: resp.Argument) -> object:
+        words, _ = self.dialect.parse_command(memcached.encode(*arguments))
+        return self._ask(memcached.owner(self.ports, memcached.key_of(words)), *arguments)
 
 
 _numbers = itertools.count(1)
@@ -132,8 +177,8 @@ class MemoryStore:
         self._client = MemoryClient.shared(name)
 
     @property
-    def server(self) -> Server:
-        raise AssertionError("memory:// has no server: use networked_store or own_server")
+    def dialect(self) -> Dialect:
+        raise AssertionError("memory:// has no server: use networked_store")
 
     def raw(self, *arguments: resp.Argument) -> object:
         raise AssertionError("memory:// knows no commands: use networked_store")
@@ -152,6 +197,11 @@ class MemoryStore:
     def set(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         self._client.put(key, value, math.inf if ttl is None else ttl)
 
+    def expire(self, key: bytes, ttl: int) -> None:
+        value = self.get(key)
+        assert value is not None
+        self.set(key, value, ttl)
+
     def ttl(self, key: bytes) -> int | None:
         left = self._client.ttl(key)
         return None if left is None or left == math.inf else round(left)
@@ -160,22 +210,23 @@ class MemoryStore:
 @contextmanager
 def store_factory() -> Iterator[Callable[[str], Store]]:
     """Gives each store by its name, emptied; its servers start when it is first asked for, and end with the block."""
-    flavours = {
-        flavour.name: flavour for flavour in (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1)
-    }
-    running: dict[str, NetworkedStore] = {}
+    single = (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1, servers.MEMCACHED)
+    flavours = {flavour.name: flavour for flavour in single}
+    running: dict[str, RedisStore | MemcachedStore] = {}
     with ExitStack() as stack:
 
         def give(name: str) -> Store:
             if name == "memory":
                 return MemoryStore()
             if name not in running:
-                server: Server | Cluster
+                server: Server | Cluster | Nodes
                 if name == "cluster":
                     server = stack.enter_context(servers.cluster())
+                elif name == "memcached-3":
+                    server = stack.enter_context(servers.nodes(3))
                 else:
                     server = stack.enter_context(Server(flavours[name]))
-                running[name] = NetworkedStore(server)
+                running[name] = (MemcachedStore if name in MEMCACHED else RedisStore)(server)
                 stack.callback(running[name].close)
             running[name].flush()
             return running[name]

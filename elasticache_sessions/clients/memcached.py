@@ -1,0 +1,175 @@
+"""Memcached: one or more fixed nodes, for threads and for asyncio.
+
+Each key belongs to one node, by the nodes' names alone. A node that fails is StoreUnavailable for its keys, and they
+never move: read from another node, a session that was ended meanwhile would come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ..exceptions import MissingExtra, StoreUnavailable
+from ..settings import Settings
+from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored
+from .memcached_pool import Pool, exhausted
+
+if TYPE_CHECKING:
+    from .memcached_connection import Connection
+
+# How much of TIMEOUT one sending of a command may take. The rest is for waiting for a free connection, or for sending again
+# what failed at once.
+_ATTEMPT: Final = 0.8
+
+
+def ranked(nodes: Sequence[str], key: bytes) -> list[str]:
+    """`nodes` by their claim to `key`, the owner first: rendezvous hashing.
+
+    Depends on nothing but the names and the key, so every process ranks alike. A node that is added takes its share
+    of the keys from each of the others, and one that is taken away leaves its share to them; no other key moves.
+    """
+
+    def claim(node: str) -> tuple[bytes, str]:
+        return hashlib.blake2b(node.encode() + b" " + key, digest_size=8).digest(), node
+
+    return sorted(nodes, key=claim, reverse=True)
+
+
+def connect(settings: Settings) -> MemcachedClient:
+    """A client for threads, as the settings say. Connects on first use."""
+    try:
+        from .memcached_connection import Connection
+    except ImportError as error:
+        raise MissingExtra(
+            "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
+        ) from error
+    attempt, patience = settings.timeout * _ATTEMPT, settings.timeout * (1 - _ATTEMPT)
+    pools = {
+        _name(node): Pool(
+            partial(Connection, node, settings.connect_timeout), settings.max_connections, patience
+        )
+        for node in settings.endpoint.nodes
+    }
+    return MemcachedClient(pools, attempt)
+
+
+def connect_async(settings: Settings) -> AsyncMemcachedClient:
+    """A client for the running event loop. Connects on first use."""
+    return AsyncMemcachedClient(
+        connect(settings), settings.max_connections, settings.timeout * (1 - _ATTEMPT)
+    )
+
+
+def _name(node: tuple[str, int]) -> str:
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class MemcachedClient:
+    """Any number of nodes, for threads and greenlets. `attempt`: the seconds that one command may take once it has a
+    connection.
+    """
+
+    blind_touch = True
+
+    def __init__(self, pools: Mapping[str, Pool[Connection]], attempt: float) -> None:
+        self._pools, self._attempt = pools, attempt
+        self.nodes: Final = tuple(pools)
+
+    def node_of(self, key: bytes) -> str:
+        """The name of the node that has `key`."""
+        return ranked(self.nodes, key)[0]
+
+    def perform(self, command: Command) -> Reply:
+        return self.ask(self.node_of(command.key), command)
+
+    def ask(self, node: str, command: Command) -> Reply:
+        """Perform `command` on that node, which must be the one that has its key."""
+        with self._pools[node].connection() as connection:
+            connection.limit(self._attempt)
+            return _answer(connection, command)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _answer(connection: Connection, command: Command) -> Reply:
+    key = command.key
+    if isinstance(command, Read):
+        # Blind: it sets the TTL of whatever is there, a tombstone's and another program's, too. That revives nothing.
+        # Stretched, what has ended stays what it is, and says so for longer. Cut, it is gone sooner; but a write
+        # never creates what it did not read (`cas` on a missing key is NOT_FOUND), and `add` is sent for new, random
+        # ids alone.
+        touch = command.touch if command.touch is None or command.touch >= 1 else None
+        return connection.read(key, touch)
+    if isinstance(command, Replace):
+        return connection.replace_if_there(key, command.value, command.ttl)
+    # Never `set`, which writes over anything, nor `ms`, which deletes what is there when the value is too large.
+    stored: bool | None
+    if command.token == ABSENT:
+        stored = connection.add_if_absent(key, command.value, command.ttl)
+    else:
+        stored = connection.swap(key, command.value, command.ttl, command.token)
+    if stored:
+        return Stored(None)
+    return Conflict(None if stored is None else _found(connection, key))
+
+
+def _found(connection: Connection, key: bytes) -> Entry | None:
+    """What a write met with: one more round trip, since the reply does not bring it."""
+    try:
+        return connection.read(key)
+    except StoreUnavailable as error:
+        error.sent = False  # the write was refused, so nothing is unknown
+        raise
+
+
+class AsyncMemcachedClient:
+    """The same for the tasks of one event loop: each command is one hop to a thread, which carries it out.
+
+    There are at most `most` threads for each node, as many as it has connections, so that a node that hangs holds up
+    its own keys only. Who finds none free waits, up to `patience` seconds. A task that is cancelled leaves its command
+    to the thread, which ends it and gives the connection back in order.
+    """
+
+    blind_touch = True
+
+    def __init__(self, client: MemcachedClient, most: int, patience: float) -> None:
+        self._client, self._most, self._patience = client, most, patience
+        self._places = {node: asyncio.Semaphore(most) for node in client.nodes}
+        self._threads: ThreadPoolExecutor | None = None
+        # An event loop that ended without `aclose` leaves the connections to the garbage collector.
+        weakref.finalize(self, client.close)
+
+    async def perform(self, command: Command) -> Reply:
+        node = self._client.node_of(command.key)
+        places = self._places[node]
+        try:
+            async with asyncio.timeout(self._patience):
+                await places.acquire()
+        except TimeoutError:
+            raise exhausted(self._most) from None
+        loop = asyncio.get_running_loop()
+
+        def vacate(_: Future[Reply]) -> None:
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                loop.call_soon_threadsafe(places.release)
+
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._most * len(self._places), "elasticache-sessions")
+        job = self._threads.submit(self._client.ask, node, command)
+        job.add_done_callback(vacate)
+        return await asyncio.wrap_future(job)
+
+    async def aclose(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+        self._client.close()

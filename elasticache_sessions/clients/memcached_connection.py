@@ -1,0 +1,207 @@
+"""One connection to one Memcached node: pymemcache's `Client`, watched over. The only file that imports pymemcache.
+
+What pymemcache leaves to its caller is done here. It knows no `gats`; it throws away what follows a reply, which the
+next question would have taken for its own; each of its waits has a time limit, but not all of them together; and some
+replies that make no sense leave it as KeyError or ValueError.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pymemcache.client.base import Client
+from pymemcache.exceptions import (
+    MemcacheError,
+    MemcacheServerError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownError,
+)
+
+from ..exceptions import StoreUnavailable, ValueTooLarge
+from .base import Entry
+
+_VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
+# What a reply takes on the wire: of `add` and `replace` by whether it is STORED, of `cas` by STORED, EXISTS, NOT_FOUND.
+_STORED_BYTES: Final = {True: len("STORED\r\n"), False: len("NOT_STORED\r\n")}
+_SWAPPED_BYTES: Final = {True: len("STORED\r\n"), False: len("EXISTS\r\n"), None: len("NOT_FOUND\r\n")}
+_END_BYTES: Final = len("END\r\n")
+
+# Longer than this, Memcached takes a TTL for a time.
+_LONGEST_TTL: Final = 30 * 86_400
+# Memcached reads it as a signed number of 32 bits: the year 2038.
+_LAST_TIME: Final = 2**31 - 1
+
+
+def expiry(ttl: int, now: int) -> int:
+    """`ttl` seconds from `now` (seconds since 1970), as Memcached is told.
+
+    Up to 30 days as they are, counted by the node's own clock. A longer TTL is a time, and by that much as this
+    machine's clock is ahead of the node's, the item lives longer, or shorter where it is behind; over more than 30
+    days that does not matter, as `expires_at` and `idle_end`, not TTLs, say when a session ends at a given time.
+    """
+    if ttl > _LONGEST_TTL:
+        end = min(now + ttl, _LAST_TIME)
+        return end if end - now > _LONGEST_TTL else _LONGEST_TTL
+    # A node's clock ticks once a second, so that an item lives up to a second shorter than its TTL.
+    return max(2, ttl)
+
+
+class _Watched:
+    """A socket that counts what arrives, and lets nobody wait past `deadline` (by time.monotonic)."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.deadline = 0.0
+        self.received = 0
+
+    def sendall(self, data: bytes) -> None:
+        self._set_time_limit()
+        self._socket.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self._set_time_limit()
+        data = self._socket.recv(size)
+        self.received += len(data)
+        return data
+
+    def _set_time_limit(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be read: no late reply, no end of the connection."""
+        try:
+            self._socket.settimeout(0)  # a greenlet would wait on a socket that has another time limit
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Connection(Client):  # type: ignore[misc]  # pymemcache comes without types
+    """One connection. It is open from the beginning, and closed for good by any failure.
+
+    Every method takes `within`, the seconds that it may take, and raises StoreUnavailable.
+    """
+
+    def __init__(self, node: tuple[str, int], connect_timeout: float) -> None:
+        super().__init__(node, default_noreply=False)
+        with self._translated(sent=False):
+            # pymemcache tries one address of a name, and of "localhost" often the wrong one.
+            sock = socket.create_connection(node, connect_timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock: Any = _Watched(sock)
+        self._expected = 0
+        self._values = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a question may be sent: it is open, and nothing that belongs to an earlier one waits on it."""
+        return self.sock is not None and self.sock.is_quiet()
+
+    def limit(self, seconds: float) -> None:
+        """From now on, all that follows may take so long together."""
+        self.sock.deadline = time.monotonic() + seconds
+
+    def read(self, key: bytes, touch: int | None = None) -> Entry | None:
+        """What `key` holds; with `touch` (seconds), its TTL is that from now on."""
+        name = b"gets" if touch is None else b"gats %d" % expiry(touch, int(time.time()))
+        with self._exchange():
+            self._values, self._expected = 0, _END_BYTES
+            found = self._fetch_cmd(name, [key], True).get(key)
+            self._check(self._expected)
+            if self._values > 1:
+                raise MemcacheUnknownError("two values")
+        return None if found is None else Entry(*found)
+
+    def add_if_absent(self, key: bytes, value: bytes, ttl: int) -> bool:
+        """Whether it was stored: nothing was there."""
+        with self._exchange():
+            stored: bool = self.add(key, value, expiry(ttl, int(time.time())), noreply=False)
+            self._check(_STORED_BYTES[stored])
+        return stored
+
+    def swap(self, key: bytes, value: bytes, ttl: int, token: bytes) -> bool | None:
+        """Whether it was stored: the key held what `token` names. None: it holds nothing."""
+        with self._exchange():
+            stored: bool | None = self.cas(key, value, token, expiry(ttl, int(time.time())), noreply=False)
+            self._check(_SWAPPED_BYTES[stored])
+        return stored
+
+    def replace_if_there(self, key: bytes, value: bytes, ttl: int) -> bool:
+        """Whether it was stored: something was there."""
+        with self._exchange():
+            stored: bool = self.replace(key, value, expiry(ttl, int(time.time())), noreply=False)
+            self._check(_STORED_BYTES[stored])
+        return stored
+
+    def _extract_value(self, expect_cas: bool, line: bytes, *rest: Any) -> Any:
+        """pymemcache's hook: called with the line before each value of a reply."""
+        match = _VALUE.fullmatch(line)
+        if match is None:
+            raise MemcacheUnknownError(line[:32])
+        self._expected += len(line) + 2 + int(match[2]) + 2
+        self._values += 1
+        return super()._extract_value(expect_cas, line, *rest)
+
+    def _check(self, expected: int) -> None:
+        if self.sock.received != expected:
+            raise MemcacheUnknownError("more than the reply")
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """One question and its reply; whatever goes wrong, nobody reads from this connection any more."""
+        self.sock.received = 0
+        try:
+            with self._translated(sent=True):
+                yield
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def _translated(self, *, sent: bool) -> Iterator[None]:
+        """Driver exceptions never leave a client. `sent`: whether the command may have reached the node."""
+        try:
+            yield
+        except (OSError, UnicodeError, MemcacheError, KeyError, ValueError) as error:
+            raise self._in_our_words(error, sent) from error
+
+    def _in_our_words(self, error: Exception, sent: bool) -> Exception:
+        host, port = self.server
+        where = f"the Memcached node {host}:{port}"
+        said = f"({type(error).__name__}: {error})"
+        if isinstance(error, OSError | UnicodeError | MemcacheUnexpectedCloseError):
+            # Asking again after a timeout would take longer than the operation may.
+            retry = not isinstance(error, TimeoutError)
+            return StoreUnavailable(f"{where} did not answer {said}", retry=retry, sent=sent)
+        if isinstance(error, MemcacheServerError) and error.args:
+            reason = error.args[0]
+            if reason == b"object too large for cache":
+                return ValueTooLarge(
+                    f"{where} takes no item of that size. Keep large things elsewhere and their key in the session, "
+                    "or raise the node's max_item_size."
+                )
+            if reason == b"out of memory storing object":
+                return StoreUnavailable(
+                    f"{where} is out of memory and could not make room. Give it more memory.", sent=False
+                )
+            return StoreUnavailable(f"{where} failed: {reason.decode(errors='replace')[:100]!r}")
+        if isinstance(error, MemcacheError) and not isinstance(error, MemcacheUnknownError):
+            return StoreUnavailable(f"{where} refused the command {said}. Check what answers there.")
+        return StoreUnavailable(
+            f"the reply of {where} does not fit the question ({type(error).__name__}). Check what answers there.",
+            retry=True,
+        )

@@ -1,0 +1,125 @@
+"""The connections to one node: made when needed, kept, shared by threads and greenlets, left behind at a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+from ..exceptions import StoreUnavailable
+
+
+class Poolable(Protocol):
+    """A connection that is open from the beginning."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may carry another question."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Poolable)
+
+
+def exhausted(size: int) -> StoreUnavailable:
+    """What to raise where somebody waited for a connection in vain."""
+    return StoreUnavailable(
+        f"all {size} connections to a node are busy. Raise ELASTICACHE_SESSIONS_MAX_CONNECTIONS.", sent=False
+    )
+
+
+class Pool(Generic[C]):
+    """At most `size` connections; who finds none free waits for one, up to `patience` seconds."""
+
+    def __init__(self, make: Callable[[], C], size: int, patience: float) -> None:
+        self._make, self._size, self._patience = make, size, patience
+        # Of this process, and at a fork of its parents until it first asks for one. Under its process id, so that the
+        # threads of a child that come at once need no lock, which a thread of the parent could have held at the fork.
+        self._held: dict[int, _Held[C]] = {}
+
+    @contextmanager
+    def connection(self) -> Iterator[C]:
+        """One for this thread alone.
+
+        Raises:
+            StoreUnavailable: none was free, or none could be made.
+        """
+        held = self._of_this_process()
+        if not held.places.acquire(timeout=self._patience):
+            raise exhausted(self._size)
+        try:
+            connection = held.take() or held.lend(self._make())
+            try:
+                yield connection
+            finally:
+                held.give_back(connection)
+        finally:
+            held.places.release()
+
+    def close(self) -> None:
+        """Close every connection, those on loan when they come back. More are made when somebody asks."""
+        while self._held:
+            pid, held = self._held.popitem()
+            held.close() if pid == os.getpid() else held.abandon()
+
+    def _of_this_process(self) -> _Held[C]:
+        pid = os.getpid()
+        held = self._held.get(pid)
+        if held is None:
+            held = self._held.setdefault(pid, _Held(self._size))
+            for other in [other for other in self._held if other != pid]:
+                parents = self._held.pop(other, None)
+                if parents is not None:
+                    parents.abandon()
+        return held
+
+
+class _Held(Generic[C]):
+    """The connections of one process."""
+
+    def __init__(self, size: int) -> None:
+        self.places = threading.Semaphore(size)
+        self._lock = threading.Lock()
+        self._free: list[C] = []
+        self._lent: set[C] = set()
+        self._closed = False
+
+    def take(self) -> C | None:
+        """The one that came back last, if it still works: the others may grow old and be closed by the server."""
+        while True:
+            with self._lock:
+                if not self._free:
+                    return None
+                connection = self._free.pop()
+                self._lent.add(connection)
+            if connection.is_usable:
+                return connection
+            connection.close()
+            self._lent.discard(connection)
+
+    def lend(self, connection: C) -> C:
+        """A new one."""
+        self._lent.add(connection)
+        return connection
+
+    def give_back(self, connection: C) -> None:
+        with self._lock:
+            self._lent.discard(connection)
+            if not self._closed:
+                self._free.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed, free, self._free = True, self._free, []
+        for connection in free:
+            connection.close()
+
+    def abandon(self) -> None:
+        """In a child: they are the parent's, which goes on with them. Here only the copies are closed."""
+        for connection in (*self._free, *self._lent):
+            connection.close()

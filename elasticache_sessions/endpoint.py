@@ -1,0 +1,178 @@
+"""Where the store is: what `ELASTICACHE_SESSIONS_URL` says, taken apart and checked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Final, Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from .exceptions import ConfigurationError
+
+NAME: Final = "ELASTICACHE_SESSIONS_"
+"""What the name of every setting begins with, in `app.config`, in Django's settings and in the
+environment.
+"""
+
+# The store that a URL's scheme means, and whether it speaks TLS.
+_SCHEMES: Final = {
+    "redis": ("redis", False),
+    "rediss": ("redis", True),
+    "valkey": ("redis", False),
+    "valkeys": ("redis", True),
+    "memcached": ("memcached", False),
+    "memory": ("memory", False),
+}
+# Part of a password may end up anywhere in a URL that is taken apart wrongly, so an error repeats nothing of it.
+_QUOTE: Final = "A password that holds / ? # @ or : is written as urllib.parse.quote(password, safe='')."
+EXAMPLE: Final = "'rediss://my-cache.abc123.use1.cache.amazonaws.com:6379', or 'memory://' to try things out"
+_NODES: Final = "'memcached://10.0.1.5:11211,10.0.1.6:11211', or a single 'memcached://host:port'"
+# [an IPv6 address] or a name, and perhaps a port.
+_NODE: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:\s#]+))(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the store is: what a URL says."""
+
+    store: str
+    host: str = ""
+    port: int = 6379
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    db: int = 0
+    tls: bool = False
+    cluster: bool = False
+    nodes: tuple[tuple[str, int], ...] = ()
+    """Memcached's: host and port of each, in the URL's order."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Raises ConfigurationError, which says what to write instead and never repeats a password."""
+        scheme, _, rest = url.partition("://")
+        if scheme.lower() == "memcached":
+            return cls("memcached", nodes=_nodes(rest))  # several hosts are no URL to the standard library
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ConfigurationError(f"{NAME}URL is not a URL. Write {EXAMPLE}. {_QUOTE}") from None
+        if parts.scheme not in _SCHEMES:
+            known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+            raise ConfigurationError(
+                f"{NAME}URL begins with {parts.scheme + '://' if parts.scheme else 'no scheme'!r}; "
+                f"known are {known}. Write {EXAMPLE}."
+            )
+        store, tls = _SCHEMES[parts.scheme]
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if store == "memory":
+            _refuse_unknown(options, ())
+            return cls(store, host=parts.netloc + parts.path)
+        _refuse_unknown(options, ("cluster",))
+        if not parts.hostname or not _is_host(parts.hostname):
+            raise ConfigurationError(f"{NAME}URL names no host. Write {EXAMPLE}.")
+        cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
+        return cls(
+            store,
+            parts.hostname,
+            6379 if port is None else port,
+            unquote(parts.username) if parts.username else None,
+            unquote(parts.password) if parts.password else None,
+            _database(parts, cluster),
+            tls,
+            cluster,
+        )
+
+
+def _nodes(rest: str) -> tuple[tuple[str, int], ...]:
+    """Those of `a:11211,b:11211`, the part of a URL behind `memcached://`."""
+    places, _, query = rest.partition("?")
+    _refuse_unknown(dict(parse_qsl(query, keep_blank_values=True)), ())
+    if "@" in places:
+        raise ConfigurationError(
+            f"{NAME}URL holds a user or password, and Memcached takes none. Write {_NODES}, without them."
+        )
+    nodes: list[tuple[str, int]] = []
+    for place in places.removesuffix("/").split(","):
+        node = _node(place)
+        if node is None:
+            raise ConfigurationError(
+                f"{NAME}URL names a Memcached node as {place!r}, which is no host and port. Write {_NODES}."
+            )
+        if node in nodes:
+            raise ConfigurationError(f"{NAME}URL names the node {place!r} twice. Write each node once.")
+        nodes.append(node)
+    return tuple(nodes)
+
+
+def _node(place: str) -> tuple[str, int] | None:
+    match = _NODE.fullmatch(place)
+    if match is None:
+        return None
+    address, name, port = match.groups()
+    try:
+        host = str(IPv6Address(address)) if address else name.lower()
+    except ValueError:
+        return None
+    number = int(port or 11211)
+    return (host, number) if 0 < number < 2**16 and "/" not in host and _is_host(host) else None
+
+
+def _is_host(name: str) -> bool:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _database(parts: SplitResult, cluster: bool) -> int:
+    path = parts.path.strip("/")
+    if not path:
+        return 0
+    if not (path.isascii() and path.isdigit()):
+        raise ConfigurationError(
+            f"{NAME}URL names no database number behind the host. Write '/0', or nothing. {_QUOTE}"
+        )
+    if cluster and int(path):
+        raise ConfigurationError(
+            f"{NAME}URL asks for database {path}, but cluster mode has only database 0. Remove '/{path}', "
+            f"and keep apps apart by {NAME}PREFIX."
+        )
+    return int(path)
+
+
+def _refuse_unknown(options: Mapping[str, str], known: tuple[str, ...]) -> None:
+    for name in options:
+        if name not in known:
+            allowed = f"allowed here: {', '.join(known)}" if known else "this kind of URL takes none"
+            shown = f" {name!r}" if name.isidentifier() else ""
+            raise ConfigurationError(
+                f"{NAME}URL has an unknown option{shown}; {allowed}.{suggestion(name, known)} {_QUOTE}"
+            )
+
+
+def suggestion(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _boolean(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ConfigurationError(f"{name} is {value!r}. Write true or false.")
