@@ -34,7 +34,7 @@ format: .venv/ready ## Put the code in order, as `make lint` wants it
 	.venv/bin/ruff format
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .nox dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf .venv .nox .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage example_django_project/db.sqlite3*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: pyproject.toml .ci/prepare

@@ -34,7 +34,7 @@ from .processes import die_with, session_members
 SUPERVISORD_CONF = Path(__file__).parent / "deploy" / "supervisord.conf"
 AT_FIRST = (1, 2, 3)  # Instances that supervisord.conf starts by itself.
 STORES = ("valkey", "memcached")  # As STORE names them; so do the programs in supervisord.conf, and URLs.
-PATIENCE = 30  # Seconds for everything to be up; it takes about four.
+PATIENCE = 60  # Seconds for everything to be up; it takes about four.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
