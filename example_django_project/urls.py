@@ -13,4 +13,7 @@ urlpatterns = [
     path("", include("example_django_project.shop.urls")),
 ]
 
-handler400, handler403, handler404, handler500 = page_for(400), page_for(403), page_for(404), page_for(500)
+handler400 = page_for(400, "That cannot be answered.")
+handler403 = page_for(403, "This door is for others.")
+handler404 = page_for(404, "There is nothing here.")
+handler500 = page_for(500, "Something went wrong, and has been written down.")

@@ -252,9 +252,9 @@ def welcome(plan: Plan, home: Path) -> str:
       kill -9 PID
 
   Add a fourth (there may be six), take one away, restart one, see what runs:
-      {supervisorctl} start shop:shop-4 django:django-4
+      {supervisorctl} start shop:shop-4 shop:django-4
       {supervisorctl} stop shop:shop-1
-      {supervisorctl} restart django:django-2
+      {supervisorctl} restart shop:django-2
       {supervisorctl} status
 
   What runs is written in {os.path.relpath(SUPERVISORD_CONF)}, the logs are in {home}.

@@ -90,9 +90,9 @@ def error_page(code: int, description: str) -> HttpResponse:
     return HttpResponse(render_to_string("error.html", {"error": error}), status=code)
 
 
-def page_for(code: int) -> Callable[..., HttpResponse]:
+def page_for(code: int, description: str) -> Callable[..., HttpResponse]:
     """The view for an error, as the root URLconf names it."""
-    return lambda request, exception=None: error_page(code, f"{HTTPStatus(code).description}.")
+    return lambda request, exception=None: error_page(code, description)
 
 
 def form_refused(_request: HttpRequest, reason: str = "") -> HttpResponse:

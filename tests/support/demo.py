@@ -63,7 +63,7 @@ class Shop:
     """What tells the two shops of the demo apart."""
 
     instance: str
-    """The name of its instances, as the page shows it, but for the number; the group that supervisor has them in."""
+    """The name of its instances, as the page shows it, but for the number."""
     cookie: str
     name_field: str
     """Of the form to sign in."""
@@ -101,11 +101,11 @@ class Demo:
         return control.ask(self.directory, method, *arguments)
 
     def start(self, instance: str) -> None:
-        self.supervisor("startProcess", f"{group_of(instance)}:{instance}")
+        self.supervisor("startProcess", f"shop:{instance}")
 
     def stop(self, instance: str) -> None:
         """As a deployment does it: what is under way is finished first. Returns when the instance is gone."""
-        self.supervisor("stopProcess", f"{group_of(instance)}:{instance}")
+        self.supervisor("stopProcess", f"shop:{instance}")
 
     def restart(self, instance: str) -> None:
         self.stop(instance)
@@ -122,11 +122,11 @@ class Demo:
         return {
             process["name"]: process["pid"]
             for process in self.supervisor("getAllProcessInfo")
-            if process["group"] in {shop.instance for shop in SHOPS} and process["statename"] == "RUNNING"
+            if process["group"] == "shop" and process["statename"] == "RUNNING"
         }
 
     def instances_of(self, shop: Shop) -> set[str]:
-        return {instance for instance in self.instances() if group_of(instance) == shop.instance}
+        return {instance for instance in self.instances() if instance.startswith(f"{shop.instance}-")}
 
     def supervisor_pid(self) -> int:
         return int(self.supervisor("getPID"))
@@ -134,10 +134,6 @@ class Demo:
     def processes(self) -> list[int]:
         """Every process that the demo started, workers included."""
         return session_members(self.supervisor_pid())
-
-
-def group_of(instance: str) -> str:
-    return instance.rpartition("-")[0]
 
 
 @contextmanager
