@@ -1,4 +1,5 @@
-"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest.
+"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of Django
+with each Django, too.
 
 `nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1 and a cluster of it: every other
 store is `make test`'s business. A Python that is missing fails the run.
@@ -15,6 +16,8 @@ import nox
 from packaging.requirements import Requirement
 
 PYTHONS = ("3.11", "3.12", "3.13")
+DJANGOS = ("5.2", "6.0", "6.1")
+DJANGOS_PYTHONS = PYTHONS[1:]  # 6.0 needs 3.12; with 3.11 the newest is 5.2
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 TOOLS = nox.project.dependency_groups(PROJECT, "test")
@@ -53,11 +56,12 @@ for version in PYTHONS:
         )
 
 
-def run_tests(session: nox.Session) -> None:
+def run_tests(session: nox.Session, *which: str) -> None:
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
     session.run(
         *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--tb=short"),
         *("-m", "not slow and not demo", "--stores", "valkey-9.1,cluster,memory", "--hypothesis-profile=few"),
+        *which,
         *session.posargs,
     )
 
@@ -67,6 +71,14 @@ def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
     run_tests(session)
+
+
+@nox.session(python=DJANGOS_PYTHONS)
+@nox.parametrize("series", DJANGOS)
+def django(session: nox.Session, series: str) -> None:
+    """Each Django that is supported, whatever the newest is. What needs none is the other sessions' business."""
+    session.install("-e", f".[{','.join(EXTRAS)}]", f"django=={series}.*", *TOOLS)
+    run_tests(session, "-k", "django")
 
 
 @nox.session(python=PYTHONS[0])

@@ -23,11 +23,13 @@ from elasticache_sessions.django.middleware import SessionMiddleware
 from tests.support.own_suites import ROOT, own_suite
 from tests.support.stores import Store
 
-# The same in Django 5.2, 6.0 and 6.1, but for one.
+# The same in Django 5.2, 6.0 and 6.1, but for one that came with the correction of CVE-2026-35192, and one with 6.1.
+CORRECTED = (6, 0, 5) if django.VERSION >= (6, 0) else (5, 2, 14)
+MIDDLEWARE = 12 if django.VERSION >= CORRECTED else 11
 HOW_MANY = {
     "Engine": 65,
-    "DjangosMiddleware": 12,
-    "OurMiddleware": 12,
+    "DjangosMiddleware": MIDDLEWARE,
+    "OurMiddleware": MIDDLEWARE,
     "Base": 4 if django.VERSION >= (6, 1) else 3,
 }
 # Django's middleware answers 400 where a session was ended while a request was using it; ours lets the response go out (see

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +45,11 @@ def own_suite(project: str) -> Path:
             [archive] = Path(folder).glob("*.tar.gz")
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
+            [unpacked] = (entry for entry in Path(folder).iterdir() if entry.is_dir())
             # In one step: a run that is killed leaves no half of it, and of two at once the first wins.
-            with suppress(OSError):
-                (Path(folder) / f"{project}-{version}").rename(found.parent)
+            try:
+                unpacked.rename(found.parent)
+            except OSError:
+                if not found.exists():
+                    raise
     return found
