@@ -107,21 +107,24 @@ class State:
 
     def look(self, key: str | None, rules: Rules) -> Flow[bool]:
         """Whether there is a session with that key."""
-        if key is not None and self.core is not None and self.core.cycling:
-            yield from self.store(self.core, rules)  # what was put off until the save shows now
+        core = self.core
+        if core is not None and core.cycling and key is not None and key in (self.key, core.id):
+            yield from self.store(core, rules)  # what was put off until the save shows now
         return (yield from flows.load(key, replace(rules, sliding=False))) is not None
 
     # Storing.
 
     def create(self, rules: Rules) -> Flow[None]:
         """Store the content under a new key."""
-        new = Session(fields=rules.fields())
-        if self.core is not None:
-            new.fields.update(self.core.fields)
+        old, new = self.core, Session(fields=rules.fields())
+        if old is not None:
+            new.fields.update(old.fields)
         self.core, self.unread, self.ended = new, False, False
         yield from flows.save(new, rules)
         self.take(new)
         self.declared = True
+        if old is not None and old.cycling:
+            yield from flows.end(old, rules)  # as `cycle` promised
 
     def save(self, rules: Rules, must_create: bool = False) -> Flow[None]:
         """Store what changed; create what has no key; without changes, begin the idle time anew."""
@@ -224,4 +227,7 @@ class State:
         """End the session with that key, or this one."""
         own = key in (None, self.key, self.stored_key)
         yield from flows.end_id(self.stored_key if own else key, rules)
-        self.ended = self.ended or (own and self.key is not None)
+        if own and self.key is not None:
+            self.ended = True
+            if self.core is not None:
+                self.core.cycling = False  # there is nothing left to get a new key

@@ -122,6 +122,7 @@ class SessionStore(SessionBase):
         return self._session_cache
 
     async def _aget_session(self, no_load: bool = False) -> Fields:
+        self.accessed = True
         if self._state.core is None and self.session_key is not None and not no_load:
             await self._arun(self._state.read(self._rules))
         return self._get_session(no_load)
@@ -174,10 +175,12 @@ class SessionStore(SessionBase):
 
     def create(self) -> None:
         """Store the content under a new key, at once. What is stored under the old one stays there."""
+        self.accessed = True
         self._run(self._state.create(self._rules))
 
     async def acreate(self) -> None:
         """As `create`."""
+        self.accessed = True
         await self._arun(self._state.create(self._rules))
 
     def save(self, must_create: bool = False) -> None:
@@ -185,10 +188,12 @@ class SessionStore(SessionBase):
 
         Without changes, the session's idle time begins anew. With `must_create`, raises CreateError where it is there.
         """
+        self.accessed = True
         self._run(self._state.save(self._rules, must_create))
 
     async def asave(self, must_create: bool = False) -> None:
         """As `save`."""
+        self.accessed = True
         await self._arun(self._state.save(self._rules, must_create))
 
     def apply(self, change: Callable[[Fields], T]) -> T:
