@@ -153,7 +153,7 @@ def _write(
         return Record(header, fields)
 
     record, token = yield from settle(session, decide, rules, exactly_once=exactly_once)
-    if record is known and exactly_once:
+    if record is known and exactly_once and session.token is not None:
         # Nothing to write as far as this request knows; only the store knows whether that is still so.
         session.token = None
         record, token = yield from settle(session, decide, rules, exactly_once=True)

@@ -55,16 +55,17 @@ def settle(
 ) -> Flow[tuple[Record, bytes | None]]:
     """Write what `decide` makes of the newest record, until it holds. Returns what is there then, and its token.
 
-    `decide` returns None to leave the record as it is. `carry` runs before each further attempt, with what
-    others wrote. With `insist`, a write that never heard back is sent once more.
+    `decide` returns None to leave the record as it is. `carry` runs before each attempt, with what others
+    wrote, if they did. With `insist`, a write that never heard back is sent once more.
 
     Raises:
         SessionEnded: there is no live record any more.
         OutcomeUnknown: with `exactly_once`, when nobody can tell whether a write was carried out.
     """
-    session_id, current, token = session.id, session.stored, session.token
-    if session_id is None or current is None:
+    session_id, known, token = session.id, session.stored, session.token
+    if session_id is None or known is None:
         raise ValueError("only a stored session can be written to")
+    current = known
     key, handle = rules.key(session_id), handle_of(session_id)
     revision = secrets.token_bytes(REVISION_BYTES)
     for attempt in range(_ATTEMPTS):
@@ -73,7 +74,9 @@ def settle(
         if token is None or attempt >= _EAGER_ATTEMPTS:
             entry = yield Read(key)
             current, token = yield from _survivor(entry, handle, rules)
-        if carry is not None and attempt:
+            if current.header.revision == known.header.revision:
+                current = known  # nobody wrote since; only its token was not known
+        if carry is not None and current is not known:
             yield from carry(current)
         decision = decide(current)
         if decision is None:

@@ -14,7 +14,7 @@ from elasticache_sessions.exceptions import SessionEnded
 from elasticache_sessions.fields import Fields
 from elasticache_sessions.record import Header, Kind
 from elasticache_sessions.session import Rules, Session, new_id
-from tests.test_flows import DAY, Bench
+from tests.support.bench import DAY, Bench
 
 
 class JsonFields(Fields):
