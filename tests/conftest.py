@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.support import stores
+from tests.support.instances import FRAMEWORKS
 from tests.support.proxy import Proxy
 from tests.support.servers import VALKEY_9_1, Server
 from tests.support.stores import Store
@@ -69,6 +70,12 @@ def networked_store(request: pytest.FixtureRequest, give_store: Callable[[str], 
 def redis_store(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> Store:
     """Each Redis and Valkey in turn, empty: where their scripts or their commands are looked at."""
     return give_store(request.param)
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> str:
+    """Each framework in turn: for `instances(framework, …)`."""
+    return str(request.param)
 
 
 @pytest.fixture

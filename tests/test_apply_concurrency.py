@@ -6,22 +6,23 @@ import asyncio
 import logging
 
 import pytest
-from flask import session
 
 from elasticache_sessions import AsyncSessionManager, Fields, Settings
-from tests.support.load import (
-    PATIENT,
+from tests.support.instances import (
     REQUESTS,
     Answer,
     Instance,
     add_keys,
     all_well,
     assign,
+    expected_keys,
+    instances,
+)
+from tests.support.load import (
+    PATIENT,
     at_once,
     contents,
     dropped,
-    expected_keys,
-    instances,
     lose_every,
     manager_session,
     managers,
@@ -74,17 +75,15 @@ def test_400_increments_of_an_event_loop_are_counted_exactly(store: Store) -> No
         assert sorted(number for each in counts for number in each) == list(range(1, 401))
 
 
-def test_400_changes_through_flask_happen_once_each_though_replies_are_lost(
-    proxy: Proxy, networked_store: Store
+def test_400_changes_through_requests_happen_once_each_though_replies_are_lost(
+    framework: str, proxy: Proxy, networked_store: Store
 ) -> None:
-    with instances(proxy.url, networked_store.url) as both:
+    with instances(framework, proxy.url, networked_store.url) as both:
         cookie = both[0].ask(assign("log", [])).session_id
         rule = lose_every(proxy, 5)
 
         def note(instance: Instance, name: str) -> Answer:
-            return instance.ask(
-                lambda: instance.sessions.apply(lambda fields: fields["log"].append(name)), cookie
-            )
+            return instance.ask(lambda visit: visit.apply(lambda fields: fields["log"].append(name)), cookie)
 
         def work(instance: Instance, thread: str) -> dict[str, int]:
             return {
@@ -103,12 +102,14 @@ def test_400_changes_through_flask_happen_once_each_though_replies_are_lost(
         assert len(said_to_be_done) >= 2 * REQUESTS - rule.fired
 
 
-def test_a_field_that_apply_and_requests_beside_it_change_keeps_every_increment(store: Store) -> None:
-    with instances(store.url, store.url) as (one, other):
+def test_a_field_that_apply_and_requests_beside_it_change_keeps_every_increment(
+    framework: str, store: Store
+) -> None:
+    with instances(framework, store.url, store.url) as (one, other):
         cookie = one.ask(assign("count", 0)).session_id
 
         def count() -> list[Answer]:
-            return [one.ask(lambda: one.sessions.apply(increment), cookie) for _ in range(REQUESTS)]
+            return [one.ask(lambda visit: visit.apply(increment), cookie) for _ in range(REQUESTS)]
 
         all_well(at_once(count, lambda: add_keys(other, "b", cookie)))
         assert contents(one.manager, cookie) == {"count": REQUESTS} | expected_keys("b")
@@ -120,11 +121,11 @@ def test_a_field_that_apply_and_requests_beside_it_change_keeps_every_increment(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_eight_threads_of_four_instances_lose_nothing_for_long(
-    proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
+    framework: str, proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    threads, requests = "abcdefgh", 400
-    with instances(proxy.url, proxy.url, networked_store.url, networked_store.url) as some:
+    threads, requests = "abcdefgh", 150
+    with instances(framework, proxy.url, proxy.url, networked_store.url, networked_store.url) as some:
         cookie = some[0].ask(assign("count", 0)).session_id
         lost = lose_every(proxy, 11)
 
@@ -133,9 +134,9 @@ def test_eight_threads_of_four_instances_lose_nothing_for_long(
             for each in range(requests):
                 answers.append(instance.ask(assign(f"{thread}{each}", each), cookie))
                 if each % 8 == 0:
-                    counts.append(instance.ask(lambda: instance.sessions.apply(increment), cookie))
+                    counts.append(instance.ask(lambda visit: visit.apply(increment), cookie))
                 if each % 2:
-                    answers.append(instance.ask(lambda: session.pop(f"{thread}{each}"), cookie))
+                    answers.append(instance.ask(lambda visit: visit.pop(f"{thread}{each}"), cookie))
             return answers
 
         counts: list[Answer] = []
@@ -149,5 +150,5 @@ def test_eight_threads_of_four_instances_lose_nothing_for_long(
             len(counted) == len(set(counted)) <= found["count"] <= len(counts) == len(threads) * requests // 8
         )
         assert len(counts) - len(counted) <= lost.fired
-        assert lost.fired > 100
+        assert lost.fired > 40
         assert dropped(caplog) == []

@@ -5,74 +5,69 @@ from __future__ import annotations
 import threading
 
 import pytest
-from flask import session
 
 from elasticache_sessions.record import Kind, unpack
-from tests.support.load import (
+from tests.support.instances import (
     REQUESTS,
     Answer,
     Instance,
+    Visit,
     add_keys,
     all_well,
     assign,
-    at_once,
-    contents,
-    dropped,
     expected_keys,
     instances,
-    lose_every,
 )
+from tests.support.load import at_once, contents, dropped, lose_every
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
 # What each request adds, deletes or changes
 
 
-def test_what_400_requests_of_two_instances_add_is_all_there(store: Store) -> None:
-    with instances(store.url, store.url) as (one, other):
+def test_what_400_requests_of_two_instances_add_is_all_there(framework: str, store: Store) -> None:
+    with instances(framework, store.url, store.url) as (one, other):
         cookie = one.ask(assign("first", 0)).session_id
         all_well(at_once(lambda: add_keys(one, "a", cookie), lambda: add_keys(other, "b", cookie)))
         assert contents(one.manager, cookie) == {"first": 0} | expected_keys("ab")
 
 
-def test_what_400_requests_delete_is_all_gone(store: Store) -> None:
+def test_what_400_requests_delete_is_all_gone(framework: str, store: Store) -> None:
     def delete(instance: Instance, thread: str) -> list[Answer]:
         return [
-            instance.ask(lambda number=number: session.pop(f"{thread}{number}"), cookie)  # type: ignore[misc]
+            instance.ask(lambda visit, number=number: visit.pop(f"{thread}{number}"), cookie)  # type: ignore[misc]
             for number in range(REQUESTS)
         ]
 
-    with instances(store.url, store.url) as (one, other):
-        cookie = one.ask(lambda: session.update({"kept": 1} | expected_keys("ab"))).session_id
+    with instances(framework, store.url, store.url) as (one, other):
+        cookie = one.ask(lambda visit: visit.update({"kept": 1} | expected_keys("ab"))).session_id
         all_well(at_once(lambda: delete(one, "a"), lambda: delete(other, "b")))
         assert contents(one.manager, cookie) == {"kept": 1}
 
 
-def test_deleting_in_one_instance_and_adding_in_the_other_both_hold(store: Store) -> None:
+def test_deleting_in_one_instance_and_adding_in_the_other_both_hold(framework: str, store: Store) -> None:
     def delete() -> list[Answer]:
         return [
-            one.ask(lambda number=number: session.pop(f"a{number}"), cookie)  # type: ignore[misc]
+            one.ask(lambda visit, number=number: visit.pop(f"a{number}"), cookie)  # type: ignore[misc]
             for number in range(REQUESTS)
         ]
 
-    with instances(store.url, store.url) as (one, other):
-        cookie = one.ask(lambda: session.update(expected_keys("a"))).session_id
+    with instances(framework, store.url, store.url) as (one, other):
+        cookie = one.ask(lambda visit: visit.update(expected_keys("a"))).session_id
         all_well(at_once(delete, lambda: add_keys(other, "b", cookie)))
         assert contents(one.manager, cookie) == expected_keys("b")
 
 
-def test_changes_in_place_of_400_requests_are_all_there(store: Store) -> None:
+def test_changes_in_place_of_400_requests_are_all_there(framework: str, store: Store) -> None:
     def append(instance: Instance, thread: str) -> list[Answer]:
-        def view(number: int) -> None:
-            session[thread]["items"].append({"number": number})
+        def view(visit: Visit) -> None:
+            items = visit[thread]["items"]
+            items.append({"number": len(items)})
 
-        return [
-            instance.ask(lambda number=number: view(number), cookie)  # type: ignore[misc]
-            for number in range(REQUESTS)
-        ]
+        return [instance.ask(view, cookie) for _ in range(REQUESTS)]
 
-    with instances(store.url, store.url) as (one, other):
-        cookie = one.ask(lambda: session.update(a={"items": []}, b={"items": []})).session_id
+    with instances(framework, store.url, store.url) as (one, other):
+        cookie = one.ask(lambda visit: visit.update(a={"items": []}, b={"items": []})).session_id
         all_well(at_once(lambda: append(one, "a"), lambda: append(other, "b")))
         carts = {"items": [{"number": number} for number in range(REQUESTS)]}
         assert contents(one.manager, cookie) == {"a": carts, "b": carts}
@@ -93,13 +88,13 @@ class Jar:
             return self.cookie
 
 
-def cycle_and_add(instance: Instance, name: str, value: int) -> None:
-    instance.sessions.cycle_id()
-    session[name] = value
+def cycle_and_add(visit: Visit, name: str, value: int) -> None:
+    visit.cycle()
+    visit[name] = value
 
 
 def test_what_400_requests_add_is_all_there_though_the_id_changes_in_between(
-    store: Store, caplog: pytest.LogCaptureFixture
+    framework: str, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     cycles = 0
 
@@ -110,7 +105,7 @@ def test_what_400_requests_add_is_all_there_though_the_id_changes_in_between(
             if thread == "a" and number % 20 == 10:
                 with jar.lock:
                     answers.append(
-                        instance.ask(lambda: cycle_and_add(instance, f"a{number}", number), jar.cookie)
+                        instance.ask(lambda visit: cycle_and_add(visit, f"a{number}", number), jar.cookie)
                     )
                     jar.cookie = answers[-1].session_id
                     cycles += 1
@@ -118,7 +113,7 @@ def test_what_400_requests_add_is_all_there_though_the_id_changes_in_between(
                 answers.append(instance.ask(assign(f"{thread}{number}", number), jar.take()))
         return answers
 
-    with instances(store.url, store.url) as (one, other):
+    with instances(framework, store.url, store.url) as (one, other):
         jar = Jar(one.ask(assign("first", 0)).session_id)
         answers = at_once(lambda: add(one, "a"), lambda: add(other, "b"))
         all_well(answers)
@@ -135,17 +130,17 @@ def test_what_400_requests_add_is_all_there_though_the_id_changes_in_between(
 
 
 def test_the_id_that_many_requests_change_at_once_changes_once(
-    store: Store, caplog: pytest.LogCaptureFixture
+    framework: str, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with instances(store.url, store.url) as (one, other):
+    with instances(framework, store.url, store.url) as (one, other):
         cookie = one.ask(assign("first", 0)).session_id
         together = threading.Barrier(8)
 
         def cycle(instance: Instance) -> Answer:
-            def view() -> None:
-                session["first"]
-                together.wait()
-                instance.sessions.cycle_id()
+            def view(visit: Visit) -> None:
+                assert visit["first"] == 0
+                visit.meanwhile(together.wait)
+                visit.cycle()
 
             return instance.ask(view, cookie)
 
@@ -160,20 +155,22 @@ def test_the_id_that_many_requests_change_at_once_changes_once(
         assert len(living) == 1
 
 
-def test_a_logout_in_the_middle_is_for_good(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_logout_in_the_middle_is_for_good(
+    framework: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     over = threading.Event()
 
     def add(instance: Instance, thread: str) -> list[tuple[bool, Answer]]:
         answers = []
         for number in range(REQUESTS):
             if thread == "a" and number == REQUESTS // 2:
-                assert instance.ask(instance.sessions.logout, cookie).cookie == ""
+                assert instance.ask(lambda visit: visit.logout(), cookie).cookie == ""
                 over.set()
             late = over.is_set()
             answers.append((late, instance.ask(assign(f"{thread}{number}", number), cookie)))
         return answers
 
-    with instances(store.url, store.url) as (one, other):
+    with instances(framework, store.url, store.url) as (one, other):
         cookie = one.ask(assign("first", 0)).session_id
         (key,) = store.keys()
         answers = [pair for each in at_once(lambda: add(one, "a"), lambda: add(other, "b")) for pair in each]
@@ -194,9 +191,9 @@ def test_a_logout_in_the_middle_is_for_good(store: Store, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("nth", [2, 7])
 def test_what_400_requests_add_is_all_there_though_replies_are_lost(
-    proxy: Proxy, networked_store: Store, nth: int
+    framework: str, proxy: Proxy, networked_store: Store, nth: int
 ) -> None:
-    with instances(proxy.url, networked_store.url) as (one, other):
+    with instances(framework, proxy.url, networked_store.url) as (one, other):
         cookie = one.ask(assign("first", 0)).session_id
         rule = lose_every(proxy, nth)
         all_well(at_once(lambda: add_keys(one, "a", cookie), lambda: add_keys(other, "b", cookie)))

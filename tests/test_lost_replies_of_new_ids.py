@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from flask import session as flask_session
 
 from elasticache_sessions import Session, SessionEnded, SessionManager
 from elasticache_sessions.record import Kind, unpack
 from elasticache_sessions.session import new_id
+from tests.support.instances import instances
 from tests.support.interrupt import change, header_of, increment, interrupt, loaded
-from tests.support.load import contents, creates, dropped, instances, is_write, managers, stored_id
+from tests.support.load import contents, creates, dropped, is_write, managers, stored_id
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
@@ -162,30 +162,45 @@ def test_many_replies_lost_in_a_row_are_one_write(
     assert header_of(networked_store, session_id).generation == 2
 
 
-# Through Flask
+# Through a framework
 
 
 def test_a_request_that_lost_a_reply_answers_as_if_nothing_had_happened(
-    proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
+    framework: str, proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with instances(proxy.url, networked_store.url) as (here, there):
-        cookie = here.ask(lambda: flask_session.update(first=0)).session_id
-        it_happened = interrupt(proxy, lambda: there.ask(lambda: flask_session.update(mine="there"), cookie))
-        answer = here.ask(lambda: flask_session.update(mine="here"), cookie)
+    with instances(framework, proxy.url, networked_store.url) as (here, there):
+        cookie = here.ask(lambda visit: visit.update(first=0)).session_id
+        it_happened = interrupt(proxy, lambda: there.ask(lambda visit: visit.update(mine="there"), cookie))
+        answer = here.ask(lambda visit: visit.update(mine="here"), cookie)
         it_happened()
         assert (answer.code, answer.session_id) == (200, cookie)
-        assert there.ask(lambda: dict(flask_session), cookie).result == {"first": 0, "mine": "there"}
+        assert there.ask(dict, cookie).result == {"first": 0, "mine": "there"}
         assert dropped(caplog) == []
 
 
 def test_a_logout_that_lost_its_reply_is_a_logout(
-    proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
+    framework: str, proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with instances(proxy.url, networked_store.url) as (here, there):
-        cookie = here.ask(lambda: flask_session.update(first=0)).session_id
-        it_happened = interrupt(proxy, lambda: there.ask(lambda: flask_session.get("first"), cookie))
-        answer = here.ask(here.sessions.logout, cookie)
+    with instances(framework, proxy.url, networked_store.url) as (here, there):
+        cookie = here.ask(lambda visit: visit.update(first=0)).session_id
+        it_happened = interrupt(proxy, lambda: there.ask(lambda visit: visit.get("first"), cookie))
+        answer = here.ask(lambda visit: visit.logout(), cookie)
         it_happened()
         assert (answer.code, answer.cookie) == (200, "")
-        assert there.ask(lambda: dict(flask_session), cookie).result == {}
+        assert there.ask(dict, cookie).result == {}
+        assert caplog.messages == []
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_login_that_lost_a_reply_is_a_login(
+    framework: str, proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture, nth: int
+) -> None:
+    with instances(framework, proxy.url, networked_store.url) as (here, there):
+        cookie = here.ask(lambda visit: visit.update(first=0)).session_id
+        it_happened = interrupt(proxy, lambda: there.ask(lambda visit: visit.get("first"), cookie), nth=nth)
+        answer = here.ask(lambda visit: visit.login("ada"), cookie)
+        it_happened()
+        assert answer.session_id != cookie
+        assert there.ask(dict, answer.session_id).result == {"first": 0} | here.habits.signed_in("ada")
+        assert there.ask(dict, cookie).result == {}
         assert caplog.messages == []

@@ -6,15 +6,15 @@ import base64
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack
 
 import pytest
-from flask import session
 
 from elasticache_sessions.session import handle_of
 from tests.support import resp
-from tests.support.load import PATIENT, Instance, instances, manager_of, manager_session
-from tests.support.servers import REDIS_7_0, VALKEY_8_1, VALKEY_9_1, Flavour, Server
+from tests.support.instances import Instance, View, Visit, instances
+from tests.support.load import PATIENT, manager_of, manager_session
+from tests.support.servers import REDIS_7_0, VALKEY_8_1, VALKEY_9_1, Cluster, Flavour, Server, cluster
 from tests.support.stores import Store
 
 # In the sessions' content: where it does not show, the test has looked in the wrong place.
@@ -45,38 +45,39 @@ def use(shop: Instance) -> set[str]:
     """Everything that can happen to a session; the ids that were ever in a cookie."""
     ids: set[str] = set()
 
-    def ask(view: Callable[[], object], cookie: str | None = None) -> str:
+    def ask(view: View, cookie: str | None = None) -> str:
         cookie = shop.ask(view, cookie).cookie or cookie or ""
         ids.add(cookie.removesuffix(".p"))
         return cookie
 
-    first = ask(lambda: session.update(a=CANARY))
-    ask(lambda: dict(session), first)
-    ask(lambda: session.update(cart=["kettle"]), first)
-    ask(lambda: shop.sessions.apply(lambda fields: fields.update(count=1)), first)
-    second = ask(shop.sessions.cycle_id, first)
-    ask(lambda: session.update(late=True), first)  # the old id: begins one of its own
-    third = ask(lambda: shop.sessions.login("ada"), second)
-    ask(lambda: setattr(session, "permanent", True), third)
-    ask(lambda: None, third + ".p")
-    fourth = ask(lambda: session.update(a=CANARY))
-    shop.ask(shop.sessions.logout, fourth)
-    ask(lambda: session.update(a=CANARY), fourth)
-    ask(lambda: dict(session), "i" * 40)  # an id that a client made up
-    ask(lambda: session.update(a=CANARY), "j" * 40)
+    first = ask(lambda visit: visit.update(a=CANARY))
+    ask(dict, first)
+    ask(lambda visit: visit.update(cart=["kettle"]), first)
+    ask(lambda visit: visit.apply(lambda fields: fields.update(count=1)), first)
+    second = ask(lambda visit: visit.cycle(), first)
+    ask(lambda visit: visit.update(late=True), first)  # the old id: begins one of its own
+    third = ask(lambda visit: visit.login("ada"), second)
+    ask(lambda visit: visit.keep(), third)
+    ask(lambda visit: None, third + ".p")
+    third = ask(lambda visit: visit.cycle(), third)
+    fourth = ask(lambda visit: visit.update(a=CANARY))
+    shop.ask(lambda visit: visit.logout(), fourth)
+    ask(lambda visit: visit.update(a=CANARY), fourth)
+    ask(dict, "i" * 40)  # an id that a client made up
+    ask(lambda visit: visit.update(a=CANARY), "j" * 40)
 
     # A conflict, and a change that comes too late.
-    def late() -> None:
-        session["late"] = True
-        ask(lambda: session.update(other=True), third)
-        ask(shop.sessions.logout, third)
+    def late(visit: Visit) -> None:
+        visit["late"] = True
+        ask(lambda visit: visit.update(other=True), third)
+        ask(lambda visit: visit.logout(), third)
 
     ask(late, third)
     return ids - {""}
 
 
-def test_no_key_and_no_value_holds_an_id(store: Store) -> None:
-    with instances(store.url) as (shop,):
+def test_no_key_and_no_value_holds_an_id(framework: str, store: Store) -> None:
+    with instances(framework, store.url) as (shop,):
         ids = use(shop)
     keys = store.keys()
     everything = b"\n".join([*keys, *[store.get(key) or b"" for key in keys]])
@@ -84,45 +85,65 @@ def test_no_key_and_no_value_holds_an_id(store: Store) -> None:
     assert_no_id(ids, everything)
 
 
-@pytest.fixture(params=[REDIS_7_0, VALKEY_8_1, VALKEY_9_1], ids=lambda flavour: flavour.name)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Writes snapshots that can be read as they are, and counts every command as slow."""
-    flavour: Flavour = request.param
-    options = ("--rdbcompression", "no", "--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000")
-    with Server(flavour, *options) as server:
+READABLE = ("--rdbcompression", "no", "--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000")
+"""Snapshots can be read as they are, and every command counts as slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[REDIS_7_0, VALKEY_8_1, VALKEY_9_1, "cluster"],
+    ids=lambda flavour: getattr(flavour, "name", flavour),
+)
+def readable(request: pytest.FixtureRequest) -> Iterator[Server | Cluster]:
+    """A server, or a cluster, that tells all it knows."""
+    flavour: Flavour | str = request.param
+    with cluster(*READABLE) if isinstance(flavour, str) else Server(flavour, *READABLE) as server:
         yield server
 
 
-def everything_said(server: Server, act: Callable[[], None]) -> bytes:
-    """What MONITOR shows while `act` runs."""
+@pytest.fixture
+def server(readable: Server | Cluster) -> Server | Cluster:
+    """The same with nothing in it."""
+    for node in readable.nodes:
+        node.command("FLUSHALL")
+        node.command("SLOWLOG", "RESET")
+    return readable
+
+
+def everything_said(server: Server | Cluster, act: Callable[[], None]) -> bytes:
+    """What MONITOR shows on every node while `act` runs."""
     said: list[bytes] = []
-    with resp.Connection(server.port) as monitor:
-        assert monitor("MONITOR") == b"OK"
 
-        def listen() -> None:
-            while not said or b"the end of it" not in said[-1]:
-                line = monitor.read()
-                assert isinstance(line, bytes)
-                said.append(line)
+    def listen(monitor: resp.Connection) -> None:
+        line = b""
+        while b"the end of it" not in line:
+            line = bytes(monitor.read())  # type: ignore[call-overload]  # MONITOR says bytes
+            said.append(line)
 
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
+    with ExitStack() as stack:
+        monitors = [stack.enter_context(resp.Connection(node.port)) for node in server.nodes]
+        assert [monitor("MONITOR") for monitor in monitors] == [b"OK"] * len(monitors)
+        listeners = [threading.Thread(target=listen, args=(each,), daemon=True) for each in monitors]
+        for listener in listeners:
+            listener.start()
         act()
-        server.command("ECHO", "the end of it")
-        listener.join(10)
-        assert not listener.is_alive()
+        for node in server.nodes:
+            node.command("ECHO", "the end of it")
+        for listener in listeners:
+            listener.join(10)
+            assert not listener.is_alive()
     return b"\n".join(said)
 
 
-def test_monitor_shows_no_id(server: Server) -> None:
+def test_monitor_shows_no_id(framework: str, server: Server | Cluster) -> None:
     ids: set[str] = set()
-    with instances(server.url) as (shop,):
+    with instances(framework, server.url) as (shop,):
         said = everything_said(server, lambda: ids.update(use(shop)))
     assert CANARY.encode() in said and b'"EVALSHA"' in said
     assert_no_id(ids, said)
 
 
-def test_monitor_shows_no_id_of_an_event_loop(server: Server) -> None:
+def test_monitor_shows_no_id_of_an_event_loop(server: Server | Cluster) -> None:
     ids: set[str] = set()
 
     def act() -> None:
@@ -140,50 +161,65 @@ def test_monitor_shows_no_id_of_an_event_loop(server: Server) -> None:
     assert_no_id(ids, said)
 
 
-def test_the_slow_log_shows_no_id(server: Server) -> None:
-    with instances(server.url) as (shop,):
+def test_the_slow_log_shows_no_id(framework: str, server: Server | Cluster) -> None:
+    with instances(framework, server.url) as (shop,):
         ids = use(shop)
-    log = repr(server.command("SLOWLOG", "GET", "-1")).encode()
-    assert log.count(b"EVALSHA") >= 20
+    log = repr([node.command("SLOWLOG", "GET", "-1") for node in server.nodes]).encode()
+    assert log.count(b"sess:") >= 20
     assert any(handle_of(session_id).encode() in log for session_id in ids)
     assert_no_id(ids, log)
 
 
-def test_a_snapshot_holds_no_id(server: Server) -> None:
-    with instances(server.url) as (shop,):
+def test_a_snapshot_holds_no_id(framework: str, server: Server | Cluster) -> None:
+    with instances(framework, server.url) as (shop,):
         ids = use(shop)
-    assert server.command("SAVE") == b"OK"
-    snapshot = b"".join(path.read_bytes() for path in server.directory.iterdir() if path.suffix == ".rdb")
+    assert [node.command("SAVE") for node in server.nodes] == [b"OK"] * len(server.nodes)
+    files = [path for node in server.nodes for path in node.directory.iterdir() if path.suffix == ".rdb"]
+    assert len(files) == len(server.nodes)
+    snapshot = b"".join(path.read_bytes() for path in files)
     assert CANARY.encode() in snapshot
     assert_no_id(ids, snapshot)
 
 
-def test_what_the_server_tells_about_its_clients_and_its_scripts_holds_no_id(server: Server) -> None:
-    with instances(server.url) as (shop,):
+def test_what_the_server_tells_about_its_clients_and_its_scripts_holds_no_id(
+    framework: str, server: Server | Cluster
+) -> None:
+    with instances(framework, server.url) as (shop,):
         ids = use(shop)
-        told = repr([server.command("CLIENT", "LIST"), server.command("INFO", "everything")]).encode()
-    assert_no_id(ids, told)
+        told = repr(
+            [
+                node.command(*ask)
+                for node in server.nodes
+                for ask in (("CLIENT", "LIST"), ("INFO", "everything"))
+            ]
+        )
+    assert_no_id(ids, told.encode())
 
 
-def test_our_logs_hold_no_id(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_logs_hold_no_id(framework: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with instances(store.url) as (shop,):
+    with instances(framework, store.url) as (shop,):
         ids = use(shop)
         # What cannot be read is logged, too.
-        torn = shop.ask(lambda: session.update(a=1)).session_id
+        torn = shop.ask(lambda visit: visit.update(a=1)).session_id
         store.set(f"sess:{handle_of(torn)}".encode(), b"torn", ttl=60)
-        shop.ask(lambda: dict(session), torn)
+        shop.ask(dict, torn)
     ids.add(torn)
     logged = "\n".join(f"{record.getMessage()} {record.args} {record.exc_text}" for record in caplog.records)
     assert handle_of(torn) in logged and "dropped" in logged
     assert_no_id(ids, logged.encode())
 
 
-def test_the_session_objects_show_no_id(store: Store) -> None:
-    with instances(store.url) as (shop,):
-        cookie = shop.ask(lambda: session.update(a=1)).session_id
-        ours: Any = session
-        shown = shop.ask(lambda: f"{session!r} {session} {ours.handle}", cookie).result
+def show(visit: Visit) -> str:
+    """How a session, and what it holds on to, show in a traceback or on a page for debugging."""
+    parts = [part for part in vars(visit.raw).values() if not isinstance(part, str)]
+    return f"{visit.handle} {visit.raw!r} {visit.raw} {parts}"
+
+
+def test_the_session_objects_show_no_id(framework: str, store: Store) -> None:
+    with instances(framework, store.url) as (shop,):
+        cookie = shop.ask(lambda visit: visit.update(a=1)).session_id
+        shown = shop.ask(show, cookie).result
         shown += repr(shop.manager.load(cookie))
     assert handle_of(cookie) in shown
     assert cookie not in shown

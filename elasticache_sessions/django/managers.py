@@ -38,8 +38,12 @@ def package_settings() -> Settings:
 
 @cache
 def managers() -> Managers:
-    """Connect on first use. Sessions slide where Django's settings or ours say so (`rules`)."""
-    ours = package_settings()
+    """What Django's settings say, connected on first use."""
+    return connect(package_settings())
+
+
+def connect(ours: Settings) -> Managers:
+    """Managers for what `ours` name. Sessions slide where Django's settings or ours say so (`rules`)."""
     rules = rules_for(
         ours,
         idle_timeout=settings.SESSION_COOKIE_AGE,

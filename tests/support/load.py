@@ -1,4 +1,4 @@
-"""Several "instances" of one app in this process, the requests that a test sends them, and many at once."""
+"""Managers as the tests use them, many jobs at once, and what a store is asked."""
 
 from __future__ import annotations
 
@@ -8,88 +8,19 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
-from flask import Flask, Response, request, session
 
 from elasticache_sessions import AsyncSessionManager, Fields, Session, SessionManager, Settings
-from elasticache_sessions.flask import ElastiCacheSessionInterface, ElastiCacheSessions
 from elasticache_sessions.record import REVISION
+from tests.support.loops import LoopThread
 from tests.support.proxy import Command, Proxy, Rule
 
 PATIENT = 10.0
 """TIMEOUT of a test that is not about it, in seconds: a busy machine must not fail it."""
 
-View = Callable[[], object]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a request came to."""
-
-    code: int
-    result: Any = None
-    """What the view returned."""
-    cookie: str | None = None
-    """The session cookie that the response sets; "" where it deletes it, None where it leaves it alone."""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def session_id(self) -> str:
-        """The id in the cookie that the response sets."""
-        assert self.cookie, "the response sets no cookie"
-        return self.cookie.removesuffix(".p")
-
-
-class Instance:
-    """One app with sessions, as one process behind a load balancer would have it."""
-
-    def __init__(self, url: str, **settings: object) -> None:
-        self.app = Flask("shop")
-        self.app.config["ELASTICACHE_SESSIONS_URL"] = url
-        self.app.config |= {f"ELASTICACHE_SESSIONS_{name.upper()}": value for name, value in settings.items()}
-        self.sessions = ElastiCacheSessions(self.app)
-        self.app.add_url_rule("/", "view", lambda: request.environ["tests.view"]())
-
-    def ask(self, view: View, cookie: str | None = None) -> Answer:
-        """One request whose view is `view`, with that session cookie."""
-        results: list[object] = []
-
-        def run() -> Response | str:
-            results.append(view())
-            return results[0] if isinstance(results[0], Response) else "done"
-
-        headers = {} if cookie is None else {"Cookie": f"session={cookie}"}
-        client = self.app.test_client(use_cookies=False)
-        response = client.get("/", headers=headers, environ_overrides={"tests.view": run})
-        set_cookie = [
-            value for value in response.headers.getlist("Set-Cookie") if value.startswith("session=")
-        ]
-        assert len(set_cookie) <= 1, set_cookie
-        value = set_cookie[0].partition("=")[2].partition(";")[0] if set_cookie else None
-        return Answer(response.status_code, results[0] if results else None, value, dict(response.headers))
-
-    @property
-    def manager(self) -> SessionManager:
-        assert isinstance(self.app.session_interface, ElastiCacheSessionInterface)
-        return self.app.session_interface.manager
-
-    def close(self) -> None:
-        self.manager.close()
-
-
-@contextmanager
-def instances(*urls: str, **settings: object) -> Iterator[list[Instance]]:
-    """An instance for each URL, closed after the block."""
-    made = [Instance(url, **({"timeout": PATIENT} | settings)) for url in urls]
-    try:
-        yield made
-    finally:
-        for instance in made:
-            instance.close()
 
 
 @contextmanager
@@ -204,11 +135,11 @@ def contents(manager: Manager, session_id: str | None) -> dict[str, Any] | None:
 
 
 class OnLoop:
-    """An `AsyncSessionManager` on an event loop of its own, to be used like a `SessionManager`."""
+    """An `AsyncSessionManager` on an event loop, to be used like a `SessionManager`. The loop is its own, if none is given."""
 
-    def __init__(self, manager: AsyncSessionManager) -> None:
+    def __init__(self, manager: AsyncSessionManager, loop: LoopThread | None = None) -> None:
         self.manager = manager
-        self.runner = asyncio.Runner()
+        self.runner = loop or asyncio.Runner()
 
     def load(self, session_id: object) -> Session | None:
         return self.runner.run(self.manager.load(session_id))
@@ -245,25 +176,3 @@ def manager_of(kind: str, url: str, *, client: Any = None, **settings: Any) -> I
         yield manager
     finally:
         manager.close()
-
-
-# Many requests
-
-REQUESTS = 200
-"""Of each thread."""
-
-
-def assign(name: str, value: object) -> Callable[[], None]:
-    return lambda: session.update({name: value})
-
-
-def all_well(answers: list[list[Answer]]) -> None:
-    assert {answer.code for each in answers for answer in each} == {200}
-
-
-def add_keys(instance: Instance, thread: str, cookie: str, requests: int = REQUESTS) -> list[Answer]:
-    return [instance.ask(assign(f"{thread}{number}", number), cookie) for number in range(requests)]
-
-
-def expected_keys(threads: str, requests: int = REQUESTS) -> dict[str, int]:
-    return {f"{thread}{number}": number for thread in threads for number in range(requests)}

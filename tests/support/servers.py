@@ -148,6 +148,10 @@ class Server:
         return (self.port,)
 
     @property
+    def nodes(self) -> tuple[Server, ...]:
+        return (self,)
+
+    @property
     def directory(self) -> Path:
         """Where the server writes, should a test have it write a snapshot (SAVE)."""
         return Path(self._directory.name)
@@ -262,10 +266,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(size: int = 3) -> Iterator[Cluster]:
-    """A cluster whose every node knows all the others and serves its slots."""
+def cluster(*options: str, size: int = 3) -> Iterator[Cluster]:
+    """A cluster whose every node knows all the others and serves its slots. `options` as for `Server`."""
     with ExitStack() as stack:
-        nodes = tuple(stack.enter_context(Server(VALKEY_9_1, cluster_node=True)) for _ in range(size))
+        nodes = tuple(
+            stack.enter_context(Server(VALKEY_9_1, *options, cluster_node=True)) for _ in range(size)
+        )
         for number, node in enumerate(nodes):
             first, last = SLOTS * number // size, SLOTS * (number + 1) // size - 1
             node.command("CLUSTER", "ADDSLOTSRANGE", first, last)
