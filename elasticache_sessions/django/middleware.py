@@ -79,10 +79,11 @@ def _finish(
             max_age = yield "max_age"
             if session.is_empty():  # the store does not know it
                 _delete_cookie(request, response)
-            elif (yield "save") and session.session_key is not None:
-                _set_cookie(response, session.session_key, max_age)
-            elif session.session_key is None and modified:  # it was given a lifetime that is over
-                _delete_cookie(request, response)
+            elif (yield "save"):
+                if session.session_key is not None:
+                    _set_cookie(response, session.session_key, max_age)
+                elif modified:  # it was given a lifetime that is over
+                    _delete_cookie(request, response)
     except StoreUnavailable as error:
         if modified:
             response = _unavailable(error, response)

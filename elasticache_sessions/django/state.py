@@ -5,7 +5,7 @@ do I/O, so that one text serves `save` and `asave`, `flush` and `aflush` and all
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from django.contrib.sessions.backends.base import CreateError
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class State:
     """A session by its key. `core` is None until it has been read, or begun."""
 
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     """What Django calls the session_key: where the id is to be cycled, the new one already."""
     core: Session | None = None
     unread: bool = False
@@ -130,7 +130,7 @@ class State:
         """Store what changed; create what has no key; without changes, begin the idle time anew."""
         if self.ending:
             yield from self.flush(rules)
-        if self.ended and (self.key is not None or not (self.declared or (self.core and self.core.fields))):
+        if self.ended and (self.key is not None or not (self.core and self.core.fields)):
             raise SessionEnded("the session was ended, or got a new id, before this request could save it")
         if must_create and self.key is not None:
             if (yield from self.look(self.key, rules)):
@@ -215,13 +215,17 @@ class State:
             self.clear(rules)
             self.ending = True  # until it has happened: a save tries again
         content = {} if self.core is None else dict(self.core.fields)
-        if core is not None and core.stored is not None:
-            yield from flows.end(core, rules)
-        else:
-            yield from flows.end_id(key, rules)
+        elsewhere = self.ended and self.key is None
+        if core is None or core.stored is None:
+            found = yield from flows.look(key, replace(rules, sliding=False))
+            elsewhere = elsewhere or found is Kind.TOMBSTONE
+            core = found if isinstance(found, Session) else None
+        if core is not None:
+            elsewhere = not (yield from flows.end(core, rules))
         self.begin(rules).fields.update(content)
-        self.key = None
-        self.ending = self.unread = self.ended = False
+        # One that ended elsewhere leaves the cookie alone, which may be a newer one by now.
+        self.key, self.ended = None, elsewhere
+        self.ending = self.unread = False
 
     def delete(self, key: str | None, rules: Rules) -> Flow[None]:
         """End the session with that key, or this one."""
