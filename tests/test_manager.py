@@ -19,8 +19,9 @@ from elasticache_sessions import (
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Reply, Write
 from elasticache_sessions.clients.memory import MemoryClient
 from elasticache_sessions.record import Header, Kind, Record, pack
-from elasticache_sessions.session import Rules
+from elasticache_sessions.session import Rules, handle_of
 from elasticache_sessions.settle import Flow
+from tests.support.load import PATIENT, manager_of, manager_session
 from tests.support.stores import Store
 
 
@@ -184,6 +185,26 @@ def test_an_unreadable_record_is_one_log_line_with_its_handle(
     assert session.id not in caplog.text
     assert store.get(key) == b"garbage"
     manager.close()
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_what_happens_is_counted_for_each_manager(store: Store, kind: str) -> None:
+    with manager_of(kind, store.url, timeout=PATIENT) as manager, manager_of(kind, store.url) as other:
+        stored = manager_session(manager, a=1)
+        mine, theirs = manager.load(stored.id), other.load(stored.id)
+        assert mine is not None and theirs is not None
+        theirs.fields["b"] = 2
+        other.save(theirs)
+        mine.fields["c"] = 3
+        manager.save(mine)
+        manager.cycle(mine)
+        assert manager.load(stored.id) is None  # its tombstone is there
+        manager.end(mine.id or "")
+        assert manager.load("x" * 40) is None
+        store.set(b"sess:" + handle_of("y" * 40).encode(), b"garbage", 60)
+        assert manager.load("y" * 40) is None
+        expected = {"created": 1, "conflict": 1, "cycled": 1, "ended": 1, "missing": 1, "unreadable": 1}
+        assert (manager.counts, other.counts) == (expected, {})
 
 
 def test_without_a_url_connecting_says_what_to_set() -> None:

@@ -119,6 +119,8 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         """What `key` holds; with `touch` (seconds), its TTL is that from now on."""
         name = b"gets" if touch is None else b"gats %d" % expiry(touch, int(time.time()))
         with self._exchange():
+            if not self.sock.is_quiet():  # in use since another question
+                raise MemcacheUnknownError("something before the reply")
             self._values, self._expected = 0, _END_BYTES
             found = self._fetch_cmd(name, [key], True).get(key)
             self._check(self._expected)

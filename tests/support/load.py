@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -155,6 +156,10 @@ class OnLoop:
 
     def end(self, session: Session | str) -> bool:
         return self.runner.run(self.manager.end(session))
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self.manager.counts
 
     def close(self) -> None:
         self.runner.close()
