@@ -74,7 +74,8 @@ def _finish(
         if session.failure is not None and response.status_code >= 500:
             return response if isinstance(response, Unavailable) else _unavailable(session.failure, response)
         if session.is_empty():
-            _delete_cookie(request, response)
+            if not session.ended_elsewhere:
+                _delete_cookie(request, response)
         elif (modified or settings.SESSION_SAVE_EVERY_REQUEST) and response.status_code < 500:
             max_age = yield "max_age"
             if session.is_empty():  # the store does not know it

@@ -32,6 +32,8 @@ class State:
     """Whether its content was replaced without looking at what is stored."""
     ended: bool = False
     """Whether it was ended: elsewhere before it was read (then there is no key), or by this request."""
+    flushed: bool = False
+    """Whether this request ended it by `flush`, or found it ended then."""
     ending: bool = False
     """Whether it is to be ended, and the store has not answered that it was."""
     declared: bool = False
@@ -224,7 +226,7 @@ class State:
             elsewhere = not (yield from flows.end(core, rules))
         self.begin(rules).fields.update(content)
         # One that ended elsewhere leaves the cookie alone, which may be a newer one by now.
-        self.key, self.ended = None, elsewhere
+        self.key, self.ended, self.flushed = None, elsewhere, True
         self.ending = self.unread = False
 
     def delete(self, key: str | None, rules: Rules) -> Flow[None]:

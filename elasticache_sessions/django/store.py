@@ -146,9 +146,16 @@ class SessionStore(SessionBase):
         Not while the store fails, and not for a session that ended, or got another id, elsewhere just now: the cookie
         that the browser holds by then may be a newer one.
         """
-        if self.failure is not None or self._state.ended:
+        if self.failure is not None or (self._state.ended and not self._state.flushed):
             return False
         return bool(super().is_empty())
+
+    @property
+    def ended_elsewhere(self) -> bool:
+        """Whether this request found that the session had ended, or got another id. It is nobody's business to delete
+        the cookie then, not even for a sign-out.
+        """
+        return self._state.ended
 
     def clear(self) -> None:
         """Forget the content; the session stays, under its key. Asks the store nothing."""
