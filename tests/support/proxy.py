@@ -99,14 +99,23 @@ class Proxy:
         """The server does it; its reply is waited for and thrown away, and the connection closed."""
         return self._add(self.reply_rules, Rule(when, times, lambda exchange: None, closes=True))
 
-    def cut_reply(self, *, when: When = None, times: int = 1) -> Rule:
-        """Half of the reply arrives, then the connection closes."""
-        cut = Rule(when, times, lambda exchange: exchange.raw[: len(exchange.raw) // 2], closes=True)
+    def cut_reply(self, *, when: When = None, times: int = 1, at: float = 0.5, closes: bool = True) -> Rule:
+        """That part of the reply arrives, then the connection closes, or nothing comes any more."""
+        cut = Rule(when, times, lambda exchange: exchange.raw[: int(len(exchange.raw) * at)], closes=closes)
         return self._add(self.reply_rules, cut)
 
     def replace_reply(self, data: bytes, *, when: When = None, times: int = 1) -> Rule:
         """These bytes arrive in the reply's place; the server has done what it was asked."""
         return self._add(self.reply_rules, Rule(when, times, lambda exchange: data))
+
+    def extend_reply(self, more: bytes, *, when: When = None, times: int = 1) -> Rule:
+        """These bytes follow the reply at once."""
+        return self._add(self.reply_rules, Rule(when, times, lambda exchange: exchange.raw + more))
+
+    def push(self, data: bytes) -> None:
+        """Send these bytes to every client that is connected, though none has asked."""
+        for link in list(self.links):
+            link.push(data)
 
     def lose_request(self, *, when: When = None, times: int = 1) -> Rule:
         """The connection closes before the server hears of the command."""

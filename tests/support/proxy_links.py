@@ -88,6 +88,9 @@ class Link:
             self._selector.register(server.socket, selectors.EVENT_READ, server)
         return self._servers[port]
 
+    def push(self, data: bytes) -> None:
+        self._client.sendall(data)
+
     def shut(self) -> None:
         for side in (self._client, *[server.socket for server in list(self._servers.values())]):
             with suppress(OSError):
