@@ -1,8 +1,8 @@
 """The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of Django
 with each Django, too.
 
-`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1 and a cluster of it: every other
-store is `make test`'s business. A Python that is missing fails the run.
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, a cluster of it, and
+Memcached: every other store is `make test`'s business. A Python that is missing fails the run.
 """
 
 import os
@@ -60,7 +60,8 @@ def run_tests(session: nox.Session, *which: str) -> None:
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
     session.run(
         *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--tb=short"),
-        *("-m", "not slow and not demo", "--stores", "valkey-9.1,cluster,memory", "--hypothesis-profile=few"),
+        *("-m", "not slow and not demo", "--stores", "valkey-9.1,cluster,memcached,memory"),
+        "--hypothesis-profile=few",
         *which,
         *session.posargs,
     )
