@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 import pickle
 import sys
 import threading
+from collections import ChainMap
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from elasticache_sessions import codec
+from elasticache_sessions.django.content import fields_of
 from elasticache_sessions.exceptions import DecodeError, EncodeError
 from elasticache_sessions.fields import Fields
 
@@ -33,14 +38,19 @@ def encoded(content: dict[str, Any]) -> dict[str, bytes]:
 class LazyAgainstPlain(RuleBasedStateMachine):
     """Whatever is done to both, both are the same, and the lazy one knows whether it changed."""
 
+    kind = Fields
+
     @initialize(content=contents)
     def begin(self, content: dict[str, Any]) -> None:
-        self.stored = encoded(content)
+        self.stored = self.encoded(content)
         self.lazy = self.make()
         self.dict = copy.deepcopy(content)
 
     def make(self) -> Fields:
-        return Fields(self.stored)
+        return self.kind(self.stored)
+
+    def encoded(self, content: dict[str, Any]) -> dict[str, bytes]:
+        return {name: self.kind.to_bytes(value) for name, value in content.items()}
 
     @rule(name=names, value=plain)
     def set(self, name: str, value: Any) -> None:
@@ -71,10 +81,25 @@ class LazyAgainstPlain(RuleBasedStateMachine):
     def pop(self, name: str, default: Any) -> None:
         assert self.lazy.pop(name, default) == self.dict.pop(name, default)
 
-    @precondition(lambda self: self.dict)
+    @rule(name=names)
+    def pop_without_a_default(self, name: str) -> None:
+        if name in self.dict:
+            assert self.lazy.pop(name) == self.dict.pop(name)
+        else:
+            with pytest.raises(KeyError):
+                self.lazy.pop(name)
+
     @rule()
     def popitem(self) -> None:
-        assert self.lazy.popitem() == self.dict.popitem()
+        if self.dict:
+            assert self.lazy.popitem() == self.dict.popitem()
+        else:
+            with pytest.raises(KeyError):
+                self.lazy.popitem()
+
+    @rule(name=names)
+    def setdefault_without_a_default(self, name: str) -> None:
+        assert self.lazy.setdefault(name) == self.dict.setdefault(name)
 
     @rule(name=names, default=plain)
     def setdefault(self, name: str, default: Any) -> None:
@@ -85,6 +110,12 @@ class LazyAgainstPlain(RuleBasedStateMachine):
     def update(self, other: dict[str, Any]) -> None:
         self.lazy.update(copy.deepcopy(other), a=1)
         self.dict.update(copy.deepcopy(other), a=1)
+
+    @rule(other=contents)
+    def update_from_pairs(self, other: dict[str, Any]) -> None:
+        for target in (self.lazy, self.dict):
+            target.update(list(copy.deepcopy(other).items()))
+            target.update()
 
     @rule(other=contents)
     def update_in_place(self, other: dict[str, Any]) -> None:
@@ -117,11 +148,49 @@ class LazyAgainstPlain(RuleBasedStateMachine):
         lazy, plain_ = self.lazy, self.dict
         assert (lazy == other) == (plain_ == other) == (other == lazy)
         assert (lazy != other) == (plain_ != other)
-        assert (lazy == Fields(encoded(other))) == (plain_ == other)
+        assert (lazy == self.kind(self.encoded(other))) == (plain_ == other)
         assert exact(lazy | other) == exact(plain_ | other)
         assert exact(other | lazy) == exact(other | plain_)
         assert exact({**lazy, **other}) == exact({**plain_, **other})
         assert lazy.keys() & other.keys() == plain_.keys() & other.keys()
+        assert (lazy.keys() == other.keys()) == (plain_.keys() == other.keys())
+        assert (lazy.items() == other.items()) == (plain_.items() == other.items())
+        for way in (dict.update, operator.ior):
+            mine, theirs = copy.deepcopy(other), copy.deepcopy(other)
+            way(mine, self.make_same())
+            way(theirs, plain_)
+            assert exact(mine) == exact(theirs)
+
+    @rule(name=names)
+    def match(self, name: str) -> None:
+        match self.make_same():
+            case {"cart": [*_] as found, **rest}:
+                assert exact(found) == exact(self.dict["cart"])
+                assert exact(rest) == exact({name: self.dict[name] for name in self.dict if name != "cart"})
+            case _:
+                assert not isinstance(self.dict.get("cart"), list)
+
+    @rule(stranger=st.sampled_from([None, 7, [], "a", {"a"}]))
+    def compare_with_something_else(self, stranger: Any) -> None:
+        assert self.lazy != stranger
+        assert stranger != self.lazy
+        for way in (operator.or_, operator.lt, operator.add):
+            for pair in ((self.lazy, stranger), (stranger, self.lazy)):
+                with pytest.raises(TypeError):
+                    way(*pair)
+        for wrong in (hash, lambda value: [] in value, lambda value: value[{}]):
+            for target in (self.lazy, self.dict):
+                with pytest.raises(TypeError):
+                    wrong(target)
+
+    @rule()
+    def add_while_going_through_it(self) -> None:
+        for target in (self.lazy, self.dict):
+            target["here"] = 1
+            with pytest.raises(RuntimeError):
+                for _ in target:
+                    target["new"] = 1
+            del target["here"], target["new"]
 
     @rule()
     def look_at_all_of_it(self) -> None:
@@ -137,7 +206,14 @@ class LazyAgainstPlain(RuleBasedStateMachine):
             json.dumps,
             lambda value: value.copy(),
             lambda value: json.dumps(value, indent=1, sort_keys=True),
-            lambda value: pickle.loads(pickle.dumps(value)),
+            *(
+                lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
+                for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+            ),
+            lambda value: dict.fromkeys(value, 1),
+            lambda value: type(value).fromkeys(value, 1),
+            lambda value: dict(ChainMap({}, value)),
+            lambda value: dict(MappingProxyType(value)),
             lambda value: list(value.items()),
             lambda value: list(value.values()),
             lambda value: list(value.keys()),
@@ -155,13 +231,13 @@ class LazyAgainstPlain(RuleBasedStateMachine):
             assert exact(way(lazy)) == exact(way(plain_))
 
     def make_same(self) -> Fields:
-        return Fields(self.lazy.encoded())
+        return self.kind(self.lazy.encoded())
 
     @invariant()
     def both_are_the_same(self) -> None:
         if hasattr(self, "lazy"):
-            assert self.lazy.encoded() == encoded(self.dict)
-            assert self.lazy.changed() == (encoded(self.dict) != self.stored)
+            assert self.lazy.encoded() == self.encoded(self.dict)
+            assert self.lazy.changed() == (self.encoded(self.dict) != self.stored)
 
 
 def exact(value: Any) -> Any:
@@ -174,11 +250,11 @@ TestLazyAgainstPlain = LazyAgainstPlain.TestCase
 class Unopened(Fields):
     """A session that loads on first access, as Flask's does."""
 
-    def __init__(self, stored: dict[str, bytes]) -> None:
-        self.pending: dict[str, bytes] | None = None
+    def __init__(self, stored: Mapping[str, bytes] | None = None) -> None:
+        self.pending: Mapping[str, bytes] | None = None
         super().__init__()
         dict.__setitem__(self, "", None)
-        self.pending = stored
+        self.pending = stored or {}
 
     def _load(self) -> None:
         if self.pending is not None:
@@ -189,14 +265,19 @@ class Unopened(Fields):
 class UnopenedAgainstPlain(LazyAgainstPlain):
     """The same, where even the names are not there before the first access."""
 
-    def make(self) -> Fields:
-        return Unopened(self.stored)
-
-    def make_same(self) -> Fields:
-        return Unopened(self.lazy.encoded())
+    kind = Unopened
 
 
 TestUnopenedAgainstPlain = UnopenedAgainstPlain.TestCase
+
+
+class SerializedAgainstPlain(LazyAgainstPlain):
+    """The same, where another serializer than ours makes the stored form, as Django's SESSION_SERIALIZER may ask for."""
+
+    kind = fields_of("django.core.signing.JSONSerializer")
+
+
+TestSerializedAgainstPlain = SerializedAgainstPlain.TestCase
 
 
 def test_only_what_is_asked_for_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
