@@ -48,6 +48,12 @@ class Fields(dict[str, Any]):
         self.cleared = False
         """Whether `clear()` was called: the save replaces, and takes nothing from concurrent writers."""
 
+    def form(self, value: Any, before: bytes | None) -> bytes:
+        """How `value` is stored. A subclass that reads more than one form may keep the one it had, `before`, where that
+        still says the same.
+        """
+        return self.to_bytes(value)
+
     def _load(self) -> None:
         """Runs before every access. A subclass that loads on first use overrides it."""
 
@@ -71,7 +77,7 @@ class Fields(dict[str, Any]):
                 encoded[name] = self._stored[name]
             elif name in open_ended or name not in self._stored:
                 try:
-                    encoded[name] = self.to_bytes(value)
+                    encoded[name] = self.form(value, self._stored.get(name))
                 except EncodeError as error:
                     raise EncodeError(error.reason, name) from None
             else:
@@ -96,7 +102,8 @@ class Fields(dict[str, Any]):
         taken: dict[str, object] = {}
         for name, value in list(super().items()):
             try:
-                taken[name] = self._stored[name] if value is _ENCODED else self.to_bytes(value)
+                before = self._stored.get(name)
+                taken[name] = before if value is _ENCODED else self.form(value, before)
             except EncodeError:
                 taken[name] = value
         return taken
@@ -109,7 +116,7 @@ class Fields(dict[str, Any]):
         for name, value in list(super().items()):
             if value is not _ENCODED and name in stored:
                 with suppress(EncodeError):
-                    if self.to_bytes(value) == stored[name]:
+                    if self.form(value, stored[name]) == stored[name]:
                         kept[name] = value
         self._take(stored)
         for name, value in kept.items():

@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
-from .record import Header, Kind, Record, is_tombstone, merge
+from .record import Header, Kind, Record, is_left, merge
 from .session import Rules, Session, fixed_end_of, handle_of, is_id, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
@@ -38,8 +38,8 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
 
 
 def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBSTONE] | None]:
-    """As `load`, but says where a session has been ended, or got another id, not long ago: its tombstone is
-    there.
+    """As `load`, but says where something is that is no session (any more): the tombstone of one that was ended, or got
+    another id, not long ago; or what cannot be read.
     """
     if not isinstance(session_id, str) or not is_id(session_id):
         return None
@@ -51,7 +51,7 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBST
         yield Event("missing", handle_of(session_id))
         return None
     if record is None:
-        return Kind.TOMBSTONE if is_tombstone(entry.value) else None
+        return Kind.TOMBSTONE if is_left(entry.value) else None
     token: bytes | None = entry.token
     if touch is not None and _slides_by_a_write(record.header, rules):
         try:

@@ -164,12 +164,12 @@ def unpack(data: bytes) -> Record:
     return Record(header, fields)
 
 
-def is_tombstone(data: bytes) -> bool:
-    """Whether `data` is what is left of a session that was ended."""
+def is_left(data: bytes) -> bool:
+    """Whether `data` is what is left of a session that was ended, or one that this version cannot read."""
     try:
         return unpack(data).header.kind is Kind.TOMBSTONE
     except DecodeError:
-        return False
+        return True
 
 
 def merge(

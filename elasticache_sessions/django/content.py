@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -88,6 +89,16 @@ def fields_of(serializer: str) -> type[Fields]:
 
     return type(
         "SerializedFields",
-        (Fields,),
+        (_SerializedFields,),
         {"to_bytes": staticmethod(to_bytes), "from_bytes": staticmethod(from_bytes)},
     )
+
+
+class _SerializedFields(Fields):
+    def form(self, value: Any, before: bytes | None) -> bytes:
+        """What was stored without the serializer stays so until it changes: reading it is no change."""
+        if before is not None and codec.decode_foreign(before) is None:
+            with suppress(EncodeError):
+                if codec.encode(value) == before:
+                    return before
+        return self.to_bytes(value)

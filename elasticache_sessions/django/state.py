@@ -31,7 +31,9 @@ class State:
     unread: bool = False
     """Whether its content was replaced without looking at what is stored."""
     ended: bool = False
-    """Whether it was ended: elsewhere before it was read (then there is no key), or by this request."""
+    """Whether it was ended: elsewhere before it was read (then there is no key), or by this request. So, too, where what
+    is stored cannot be read: a newer version may be able to, and its cookie is left alone as well.
+    """
     flushed: bool = False
     """Whether this request ended it by `flush`, or found it ended then."""
     ending: bool = False
@@ -95,7 +97,7 @@ class State:
     def unreadable(self, error: DecodeError) -> None:
         if self.core is not None:
             self.core.give_up(error)
-        self.key = None
+        self.key, self.ended = None, True
 
     def load(self, rules: Rules) -> Flow[Fields]:
         """What the store holds now; {} and no key any more where there is no such session."""
