@@ -177,7 +177,6 @@ class DjangoInstance(Instance):
     def send(self, view: View, cookies: str | None) -> Answer:
         asked = _Asked(view, self.store)
         response = self._respond(asked, "" if cookies is None else cookies)
-        response.close()
         morsel = response.cookies.get(self.habits.cookie)
         result = asked.results[0] if asked.results else None
         headers = (
