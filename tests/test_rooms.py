@@ -57,6 +57,7 @@ ORDER = [
     "django.content",
     "django.managers",
     "django.state",
+    "django.asking",
     "django.store",
     "django",
     "django.middleware",

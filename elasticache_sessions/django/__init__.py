@@ -15,6 +15,7 @@ try:
 except ImportError as missing:
     raise MissingExtra("Django is not installed: pip install 'elasticache-sessions[django]'") from missing
 
-from .store import SessionGone, SessionStore
+from .asking import SessionGone
+from .store import SessionStore
 
 __all__ = ["SessionGone", "SessionStore"]

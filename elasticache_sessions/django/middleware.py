@@ -6,17 +6,18 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, Literal
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib.sessions import middleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
-from django.utils.cache import patch_vary_headers
+from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import http_date
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
-from .store import SessionGone, SessionStore, logger
+from .asking import SessionGone
+from .store import SessionStore, logger
 
 _SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
 
@@ -33,9 +34,22 @@ class SessionMiddleware(middleware.SessionMiddleware):
       what the request changed is dropped with a line in the log. (Django's own answers 400, SessionInterrupted.)
     """
 
+    def __call__(self, request: HttpRequest) -> Any:
+        if iscoroutinefunction(self.get_response):
+            return self.__acall__(request)
+        self.process_request(request)
+        try:
+            response = self.get_response(request)
+        except StoreUnavailable as error:
+            response = _instead_of_nothing(request, error)
+        return self.process_response(request, response)
+
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)  # asks the store nothing
-        response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
+        try:
+            response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
+        except StoreUnavailable as error:
+            response = _instead_of_nothing(request, error)
         session = request.session
         if not isinstance(session, SessionStore):
             finish = sync_to_async(super().process_response, thread_sensitive=True)
@@ -57,10 +71,19 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """A view that could not have its session."""
-        failed = (
-            isinstance(exception, StoreUnavailable) and getattr(request.session, "failure", None) is exception
-        )
+        failed = isinstance(exception, StoreUnavailable) and _failure_of(request) is exception
         return _unavailable(exception) if failed else None  # type: ignore[arg-type]  # it is one if it failed
+
+
+def _failure_of(request: HttpRequest) -> StoreUnavailable | None:
+    return getattr(request.session, "failure", None)
+
+
+def _instead_of_nothing(request: HttpRequest, error: StoreUnavailable) -> HttpResponseBase:
+    """The answer where Django's own page for errors needed the session as well, as it does under CSRF_USE_SESSIONS."""
+    if _failure_of(request) is None:
+        raise error
+    return _unavailable(error)
 
 
 def _finish(
@@ -69,11 +92,11 @@ def _finish(
     """What becomes of the response. Yields what must be asked of the session: "max_age" of its cookie (None: until the
     browser closes), and to "save" it (whether it was).
     """
-    accessed, modified = session.accessed, session.modified
+    accessed, modified, failure = session.accessed, session.modified, session.failure
     try:
-        if session.failure is not None and response.status_code >= 500:
-            return response if isinstance(response, Unavailable) else _unavailable(session.failure, response)
-        if session.is_empty():
+        if failure is not None and response.status_code >= 500:
+            response = response if isinstance(response, Unavailable) else _unavailable(failure, response)
+        elif session.is_empty():
             if not session.ended_elsewhere:
                 _delete_cookie(request, response)
         elif (modified or settings.SESSION_SAVE_EVERY_REQUEST) and response.status_code < 500:
@@ -88,10 +111,14 @@ def _finish(
     except StoreUnavailable as error:
         if modified:
             response = _unavailable(error, response)
-        else:
+        elif failure is None:
             logger.warning("a session's cookie was not refreshed: %s", error)
     finally:
         session.accessed = accessed
+    if failure is not None and not isinstance(response, Unavailable):
+        # The view, or its template, took what failed for an answer. Nobody else is to get this page, nor the user later.
+        logger.warning("a request went on without its session: %s", failure)
+        add_never_cache_headers(response)
     if accessed:
         patch_vary_headers(response, ("Cookie",))
     return response

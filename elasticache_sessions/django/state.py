@@ -42,7 +42,7 @@ class State:
     """Whether this request said that it modified the session."""
     dirty: bool = False
     """The same since the last save."""
-    base: dict[str, object] | None = None
+    base: dict[str, object] | None = field(default=None, repr=False)
     """What counts as unmodified, if not what is stored."""
     just_read: bool = False
     """Whether nothing has been done since it was read."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.base import SessionBase
 
-from ..exceptions import SessionEnded, StoreUnavailable
+from ..exceptions import StoreUnavailable
 from ..fields import Fields
 from ..session import Rules, new_id
 from ..settle import Flow
+from .asking import Asking
 from .managers import Managers, managers
 from .state import State
 
@@ -25,10 +25,6 @@ _FLASKS_MARK: Final = ".p"
 T = TypeVar("T")
 
 
-class SessionGone(SessionEnded, UpdateError):
-    """The session was ended or got another id since this request read it: the change was not stored."""
-
-
 class SessionStore(SessionBase):
     """A session as Django documents it, sync and async. Asks the store when it is first touched.
 
@@ -36,18 +32,23 @@ class SessionStore(SessionBase):
     ValueTooLarge as well.
     """
 
-    failure: StoreUnavailable | None = None
-    """What the store failed with when it was last asked: nothing is known of the session then."""
-    store_seconds = 0.0
-    """How long this object has waited for the store, in seconds."""
-    _fails_until = 0.0
-
     managers: Callable[[], Managers] = staticmethod(managers)
     """Where its sessions are kept: what the settings say. A subclass may keep its own elsewhere."""
 
     def __init__(self, session_key: str | None = None) -> None:
         self._state = State()
+        self._asking = Asking(self._state)
         super().__init__(session_key)
+
+    @property
+    def failure(self) -> StoreUnavailable | None:
+        """What the store failed with when it was last asked: nothing is known of the session then."""
+        return self._asking.failure
+
+    @property
+    def store_seconds(self) -> float:
+        """How long this object has waited for the store, in seconds."""
+        return self._asking.seconds
 
     @property
     def handle(self) -> str | None:
@@ -61,30 +62,14 @@ class SessionStore(SessionBase):
     def _rules(self) -> Rules:
         return self.managers().rules
 
-    def _run(self, flow: Flow[T]) -> T:
-        with self._asking():
+    def _run(self, flow: Flow[T], *, decisive: bool = False) -> T:
+        with self._asking.question(decisive=decisive):
             return self.managers().sync.run(flow)
 
-    async def _arun(self, flow: Flow[T]) -> T:
-        with self._asking():
-            return await self.managers().asynchronous.run(flow)
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        if self.failure is not None and time.monotonic() < self._fails_until:
-            raise self.failure  # a second question would take as long as the first
-        started = time.monotonic()
-        try:
-            yield
-        except StoreUnavailable as error:
-            self.failure, self._fails_until = error, time.monotonic() + error.retry_after
-            raise
-        except SessionEnded as error:
-            raise SessionGone(str(error)) from error
-        else:
-            self.failure = None
-        finally:
-            self.store_seconds += time.monotonic() - started
+    async def _arun(self, flow: Flow[T], *, decisive: bool = False) -> T:
+        async with self._asking.turn():
+            with self._asking.question(decisive=decisive):
+                return await self.managers().asynchronous.run(flow)
 
     # The key and the content, where Django's own methods look for them.
 
@@ -123,9 +108,11 @@ class SessionStore(SessionBase):
 
     async def _aget_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
-        if self._state.core is None and self.session_key is not None and not no_load:
-            await self._arun(self._state.read(self._rules))
-        return self._get_session(no_load)
+        async with self._asking.turn():
+            if self._state.core is None and self.session_key is not None and not no_load:
+                with self._asking.question():
+                    await self.managers().asynchronous.run(self._state.read(self._rules))
+            return self._get_session(no_load)
 
     _session = property(_get_session)
 
@@ -229,12 +216,12 @@ class SessionStore(SessionBase):
         outage in between leaves everything as it was. `session_key` is the new one from now on.
         """
         self.accessed = True
-        self._run(self._state.cycle(self._rules))
+        self._run(self._state.cycle(self._rules), decisive=True)
 
     async def acycle_key(self) -> None:
         """As `cycle_key`."""
         self.accessed = True
-        await self._arun(self._state.cycle(self._rules))
+        await self._arun(self._state.cycle(self._rules), decisive=True)
 
     def flush(self) -> None:
         """End the session, at once and for every copy of its cookie. What is put in later begins a new one."""
@@ -248,11 +235,11 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         """End the session with that key, or this one. Nothing happens where there is none."""
-        self._run(self._state.delete(session_key, self._rules))
+        self._run(self._state.delete(session_key, self._rules), decisive=True)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """As `delete`."""
-        await self._arun(self._state.delete(session_key, self._rules))
+        await self._arun(self._state.delete(session_key, self._rules), decisive=True)
 
     # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
 
