@@ -248,10 +248,14 @@ class AsyncSessionManager:
             for other in [reference() for reference in self._clients.keyrefs()]:
                 if other is not None and other.is_closed():  # without having closed what was open on it
                     self._clients.pop(other, None)
-            # A client knows its loop, so the loop would live for as long as the client is kept here.
-            held = self._clients[loop] = _LoopClient(
-                self._connect(), self._closes, lambda: self._clients.pop(loop, None)
-            )
+            clients = weakref.ref(self._clients)  # so that a manager that nobody holds is gone at once
+
+            def forget() -> None:
+                # A client knows its loop, so the loop would live for as long as the client is kept here.
+                if (kept := clients()) is not None:
+                    kept.pop(loop, None)
+
+            held = self._clients[loop] = _LoopClient(self._connect(), self._closes, forget)
             await anext(held.lifetime)
         client = held.client
 
