@@ -135,9 +135,9 @@ def test_the_database_of_a_checkout_is_no_part_of_it() -> None:
     assert ignored.returncode == 0
 
 
-def test_the_projects_own_checks_find_no_error() -> None:
+def test_the_projects_own_checks_find_no_error(tmp_path: Path) -> None:
     for arguments in (("check", "--fail-level", "WARNING"), ("makemigrations", "--check")):
-        done = manage(*arguments)
+        done = manage(*arguments, DJANGO_DATABASE=str(tmp_path / "db.sqlite3"))
         assert done.returncode == 0, done.stdout + done.stderr
     deployed = manage("check", "--deploy", DJANGO_DEBUG="0", DJANGO_SECRET_KEY="0123456789" * 5)
     assert deployed.returncode == 0, deployed.stderr
