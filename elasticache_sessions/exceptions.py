@@ -40,8 +40,8 @@ class DecodeError(SessionError, ValueError):
 
 
 class ValueTooLarge(SessionError, ValueError):
-    """The session is larger than the store takes. Raised before anything is sent; the stored session
-    stays.
+    """The session is larger than MAX_BYTES, which is found before anything is sent, or than the store takes. The
+    stored session stays.
     """
 
 
