@@ -1,4 +1,4 @@
-"""The session cookie: its attributes, when it is set, refreshed and deleted, and what a client may put into it."""
+"""The session cookie of Flask: its attributes, when it is set, refreshed and deleted."""
 
 # What a view does is written as one expression, whatever its parts return:
 # mypy: disable-error-code="func-returns-value"
@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import pytest
 from flask import Flask, request, session
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
-from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from elasticache_sessions.flask import ElastiCacheSessionInterface
 from tests.support.flask_apps import Site, attributes, clear
-from tests.support.stores import MemoryStore, Store
+from tests.support.stores import MemoryStore
 
 UNKNOWN = "A" * 40
 """What could be an id and is not."""
@@ -208,103 +205,3 @@ def test_the_cookie_of_an_ended_permanent_session_is_not_refreshed(site: Site) -
     site.visit(site.sessions.logout)
     for do in (lambda: None, lambda: session.get("name")):
         assert "Set-Cookie" not in site.visit(do, copy).headers
-
-
-# What a client may put into it
-
-
-def answer_to(site: Site, cookie_header: str) -> tuple[str, str, list[str]]:
-    """Status, page and commands of a request that reads the session, past every client that would tidy the cookie up."""
-    environ = EnvironBuilder("/").get_environ()
-    environ["HTTP_COOKIE"] = cookie_header
-    environ["test.do"] = lambda: repr(dict(session))
-    with site.recording() as commands:
-        body, status, headers = run_wsgi_app(site.app, environ)
-        page = b"".join(body).decode()
-    assert "Set-Cookie" not in headers
-    return status, page, commands
-
-
-LATIN_1 = st.characters(max_codepoint=255)  # what a WSGI server makes of any bytes
-NEARLY_IDS = st.one_of(
-    st.text(string.ascii_letters + string.digits + "-_", min_size=39, max_size=39),
-    st.text(string.ascii_letters + string.digits + "-_", min_size=41, max_size=41),
-    st.builds(lambda head, bad: head + bad, st.just(UNKNOWN[:39]), LATIN_1),
-    st.builds(
-        lambda at, bad: UNKNOWN[:at] + bad + UNKNOWN[at:],
-        st.integers(1, 39),
-        st.sampled_from(" \n\r\t\0=é\"'\\"),
-    ),
-    st.sampled_from([f"{UNKNOWN}.", f"{UNKNOWN}.p.p", f"{UNKNOWN}.q", f"{UNKNOWN} .p", f'"{UNKNOWN}', ".p"]),
-)
-ANY_LENGTH = st.builds(
-    lambda part, size: (part * size)[:size], st.text(LATIN_1, min_size=1), st.integers(1, 10_000)
-)
-VALUES = st.one_of(st.text(LATIN_1, min_size=1), NEARLY_IDS, ANY_LENGTH).filter(
-    lambda value: ";" not in value
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(VALUES, min_size=1, max_size=4))
-def test_whatever_cannot_be_an_id_is_no_session_and_no_trip(site: Site, values: list[str]) -> None:
-    # White space around a cookie's value, and quotes, are no part of it.
-    assume(
-        not any(
-            is_id(value.strip(' \t\n\r\x0b\x0c\x85\xa0\x1c\x1d\x1e\x1f"').removesuffix(".p"))
-            for value in values
-        )
-    )
-    header = "; ".join(f"session={value}" for value in values)
-    assert answer_to(site, header) == ("200 OK", "{}", [])
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(header=st.one_of(st.text(LATIN_1), ANY_LENGTH, st.text(LATIN_1).map(lambda text: f"session{text}")))
-def test_any_cookie_header_is_no_session_and_no_error(site: Site, header: str) -> None:
-    assert answer_to(site, header)[:2] == ("200 OK", "{}")
-
-
-def test_the_one_cookie_that_can_be_an_id_is_found_among_others_of_its_name(site: Site) -> None:
-    site.visit(lambda: session.update(a=1))
-    for header in (
-        f"session=x; session={site.cookie()}",
-        f"session=; session={site.cookie()}.p; session=\xff",
-        f'session="{site.cookie()}"; other={UNKNOWN}',
-    ):
-        assert answer_to(site, header) == ("200 OK", "{'a': 1}", ["touch"])
-
-
-def test_an_id_that_a_client_chose_is_never_adopted(store: Store) -> None:
-    with Site(store.url) as site:
-        client = site.client_with(UNKNOWN)
-        assert site.contents(client) == {}
-        assert store.keys() == []
-        site.visit(lambda: session.update(a=1), client)
-        assert is_id(site.cookie(client)) and site.cookie(client) != UNKNOWN
-        assert len(store.keys()) == 1
-        assert site.contents(site.client_with(UNKNOWN)) == {}
-
-
-@pytest.mark.parametrize("verb", ["cycle_id", "login", "apply"])
-def test_no_verb_adopts_an_id_that_a_client_chose(site: Site, verb: str) -> None:
-    verbs: dict[str, Callable[[], object]] = {
-        "cycle_id": site.sessions.cycle_id,
-        "login": lambda: site.sessions.login("ada"),
-        "apply": lambda: site.sessions.apply(lambda fields: fields.update(b=2)),
-    }
-    client = site.client_with(UNKNOWN)
-    site.visit(lambda: (session.update(a=1), verbs[verb]()), client)
-    assert site.cookie(client) not in (UNKNOWN, None)
-    assert site.contents(client)["a"] == 1
-    assert site.contents(site.client_with(UNKNOWN)) == {}
-
-
-def test_logging_out_with_an_unknown_id_writes_nothing(store: Store) -> None:
-    with Site(store.url) as site:
-        with site.recording() as commands:
-            assert site.visit(site.sessions.logout, site.client_with(UNKNOWN)).status_code == 200
-            assert site.visit(clear, site.client_with(UNKNOWN)).status_code == 200
-            assert site.visit(site.sessions.logout, site.client_with(None)).status_code == 200
-        assert "write" not in commands
-        assert store.keys() == []

@@ -91,8 +91,8 @@ class FlaskInstance(Instance):
         errors: list[BaseException] = []
         response = self.app.test_client(use_cookies=False).get(
             "/",
-            headers={} if cookies is None else {"Cookie": cookies},
-            environ_overrides={"tests.view": run, "tests.errors": errors},
+            environ_overrides={"tests.view": run, "tests.errors": errors}
+            | ({} if cookies is None else {"HTTP_COOKIE": cookies}),  # past what would tidy it up
         )
         name = f"{self.habits.cookie}="
         set_cookie = [each for each in response.headers.getlist("Set-Cookie") if each.startswith(name)]
