@@ -134,7 +134,13 @@ class State:
         """Store what changed; create what has no key; without changes, begin the idle time anew."""
         if self.ending:
             yield from self.flush(rules)
-        if self.ended and (self.key is not None or not (self.core and self.core.fields)):
+        cleared = self.unread
+        if cleared:
+            yield from self.catch_up(rules)
+        content = self.core.fields if self.core else None
+        if not content and cleared and self.key is None:
+            raise SessionEnded("there is no such session, so there was nothing to clear")
+        if self.ended and not (content and self.key is None):
             raise SessionEnded("the session was ended, or got a new id, before this request could save it")
         if must_create and self.key is not None:
             if (yield from self.look(self.key, rules)):
