@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
-from .record import Header, Kind, Record, is_left, merge
+from .record import Header, Kind, Record, kind_of, merge
 from .session import Rules, Session, fixed_end_of, handle_of, is_id, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
@@ -34,12 +34,12 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     at most.
     """
     found = yield from look(session_id, rules)
-    return None if found is Kind.TOMBSTONE else found
+    return found if isinstance(found, Session) else None
 
 
-def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBSTONE] | None]:
-    """As `load`, but says where something is that is no session (any more): the tombstone of one that was ended, or got
-    another id, not long ago; or what cannot be read.
+def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "unreadable"] | None]:
+    """As `load`, but says where something is that is no session (any more): "ended", the tombstone of one that was ended,
+    or got another id, not long ago; or "unreadable".
     """
     if not isinstance(session_id, str) or not is_id(session_id):
         return None
@@ -51,13 +51,14 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal[Kind.TOMBST
         yield Event("missing", handle_of(session_id))
         return None
     if record is None:
-        return Kind.TOMBSTONE if is_left(entry.value) else None
+        kind = kind_of(entry.value)
+        return "unreadable" if kind is None else "ended" if kind is Kind.TOMBSTONE else None
     token: bytes | None = entry.token
     if touch is not None and _slides_by_a_write(record.header, rules):
         try:
             record, token = yield from _slide(session_id, record, token, rules)
         except SessionEnded:
-            return Kind.TOMBSTONE
+            return "ended"
         except ValueTooLarge:
             pass  # the limit is lower than it was: read as ever, it just does not slide
     session = Session(session_id, rules.fields(record.fields), record, token, entry.ttl_left)

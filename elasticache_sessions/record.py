@@ -164,12 +164,12 @@ def unpack(data: bytes) -> Record:
     return Record(header, fields)
 
 
-def is_left(data: bytes) -> bool:
-    """Whether `data` is what is left of a session that was ended, or one that this version cannot read."""
+def kind_of(data: bytes) -> Kind | None:
+    """What `data` is; None where this version cannot read it."""
     try:
-        return unpack(data).header.kind is Kind.TOMBSTONE
+        return unpack(data).header.kind
     except DecodeError:
-        return True
+        return None
 
 
 def merge(

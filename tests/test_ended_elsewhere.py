@@ -224,13 +224,32 @@ def test_both_signing_out_is_no_error(both: list[Instance], store: Store) -> Non
     assert living(store) == []
 
 
-def test_the_next_request_with_the_old_cookie_begins_a_session_of_its_own(both: list[Instance]) -> None:
+BEGINS: dict[str, View] = {
+    "assigns": lambda visit: visit.update(user="Grace"),
+    "reads and assigns": lambda visit: [visit.get("user"), visit.update(user="Grace")],
+    "clears and assigns": lambda visit: [visit.clear(), visit.update(user="Grace")],
+    "signs in": lambda visit: [visit.login("grace"), visit.update(user="Grace")],
+    "cycles": lambda visit: [visit.cycle(), visit.update(user="Grace")],
+    "applies": lambda visit: visit.apply(lambda fields: fields.update(user="Grace")),
+    "signs out and assigns": lambda visit: [visit.logout(), visit.update(user="Grace")],
+}
+
+
+@pytest.mark.parametrize("happens", HAPPENS)
+@pytest.mark.parametrize("begin", BEGINS.values(), ids=BEGINS.keys())
+def test_the_next_request_with_the_old_cookie_begins_a_session_of_its_own(
+    both: list[Instance], store: Store, caplog: pytest.LogCaptureFixture, happens: str, begin: View
+) -> None:
     here, there = both
     cookie = sign_in(here)
-    ended(there, cookie)
-    answer = here.ask(lambda visit: visit.update(user="Grace"), cookie)
+    HAPPENS[happens](there, cookie)()
+    answer = here.ask(begin, cookie)
+    assert answer.code == 200
     assert answer.session_id != cookie
-    assert there.ask(dict, answer.session_id).result == {"user": "Grace"}
+    found = there.ask(dict, answer.session_id).result
+    assert (found["user"], "cart" in found) == ("Grace", False)
+    assert len(living(store)) == 1 + (happens == "a new id")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("happens", HAPPENS)

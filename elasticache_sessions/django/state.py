@@ -13,7 +13,6 @@ from django.contrib.sessions.backends.base import CreateError
 from .. import flows
 from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
-from ..record import Kind
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
 from .content import OWNER
@@ -32,8 +31,9 @@ class State:
     """Whether its content was replaced without looking at what is stored."""
     ended: bool = False
     """Whether it was ended: elsewhere before it was read (then there is no key), or by this request. So, too, where what
-    is stored cannot be read: a newer version may be able to, and its cookie is left alone as well.
+    is stored cannot be read: a newer version may be able to, and its cookie is left alone as well, but by a sign-out.
     """
+    illegible: bool = False
     flushed: bool = False
     """Whether this request ended it by `flush`, or found it ended then."""
     ending: bool = False
@@ -91,13 +91,14 @@ class State:
             self.core = found
             found.fields.on_unreadable = self.unreadable
             return found
-        self.key, self.ended = None, found is Kind.TOMBSTONE
+        self.key, self.ended = None, found is not None
+        self.illegible = found == "unreadable"
         return self.begin(rules)
 
     def unreadable(self, error: DecodeError) -> None:
         if self.core is not None:
             self.core.give_up(error)
-        self.key, self.ended = None, True
+        self.key, self.ended, self.illegible = None, True, True
 
     def load(self, rules: Rules) -> Flow[Fields]:
         """What the store holds now; {} and no key any more where there is no such session."""
@@ -213,7 +214,7 @@ class State:
         if self.unread:
             core = yield from self.catch_up(rules)
         core.cycling, core.next_id = True, new_id()
-        self.key = core.next_id
+        self.key, self.ended = core.next_id, False  # where it had ended before, this is one of its own
         self.declare(True)
         if core.stored is not None and core.fields.get(OWNER) is not None:
             yield from self.store(core, rules)
@@ -225,10 +226,10 @@ class State:
             self.clear(rules)
             self.ending = True  # until it has happened: a save tries again
         content = {} if self.core is None else dict(self.core.fields)
-        elsewhere = self.ended and self.key is None
+        elsewhere = self.ended and self.key is None and not self.illegible
         if core is None or core.stored is None:
             found = yield from flows.look(key, replace(rules, sliding=False))
-            elsewhere = elsewhere or found is Kind.TOMBSTONE
+            elsewhere = elsewhere or found == "ended"
             core = found if isinstance(found, Session) else None
         if core is not None:
             elsewhere = not (yield from flows.end(core, rules))
