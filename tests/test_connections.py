@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -176,3 +177,34 @@ def test_a_connection_that_the_server_closes_when_idle_is_made_again(own_server:
         for _ in range(5):
             own_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             make()
+
+
+def test_tasks_that_are_cancelled_stop_and_leave_nothing_behind(proxy: Proxy) -> None:
+    """Neither a reply for the next nor a connection that nobody gives back, wherever the cancellation meets them."""
+    manager = AsyncSessionManager.connect(Settings(url=proxy.url, timeout=PATIENT, max_connections=2))
+
+    async def use(session_id: str, number: int) -> None:
+        while True:
+            loaded = await manager.load(session_id)
+            assert loaded is not None and loaded.fields["number"] == number
+            await manager.save(loaded)
+            await manager.apply(loaded, lambda fields: fields.update(count=fields.get("count", 0) + 1))
+
+    async def main() -> None:
+        sessions = []
+        for number in range(6):
+            session = Session()
+            session.fields["number"] = number
+            await manager.save(session)
+            sessions.append(session.id or "")
+        proxy.delay_replies(0.001)
+        for _ in range(40):
+            tasks = [asyncio.create_task(use(each, number)) for number, each in enumerate(sessions)]
+            await asyncio.sleep(random.uniform(0.001, 0.01))
+            for task in tasks:
+                task.cancel()
+            _, going_on = await asyncio.wait(tasks, timeout=PATIENT)
+            assert not going_on, "a task goes on although it was cancelled"
+            assert all(task.cancelled() for task in tasks)
+
+    asyncio.run(main())

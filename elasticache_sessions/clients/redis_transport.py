@@ -6,6 +6,7 @@ repeats it knows.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from ..drive import drive, drive_async
@@ -50,6 +51,8 @@ def ask(pool: Any, driver: Driver, request: Request, *, asking: bool = False) ->
 
 async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
     """`ask`, for asyncio."""
+    task = asyncio.current_task()
+    cancelled = 0 if task is None else task.cancelling()
     with driver.translated(sent=False):
         connection = await pool.get_connection(*driver.pool_args)
     try:
@@ -58,6 +61,9 @@ async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool
                 await connection.send_command("ASKING")
                 await connection.read_response()
             await connection.send_command(*request.args)
+            if task is not None and task.cancelling() > cancelled:
+                # Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it.
+                raise asyncio.CancelledError
             reply = await connection.read_response()
         if not request.fits(reply):
             raise StoreUnavailable(_MISFIT, retry=True)
