@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib import auth, messages
@@ -423,10 +423,17 @@ def with_headers() -> HttpResponse:
 
 
 class Closing(BytesIO):
-    closed_by_us = 0
+    """Knows how often it was closed. All that were opened are kept, so that none is closed by the garbage collector."""
+
+    opened: ClassVar[list[Closing]] = []
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.closings = 0
+        self.opened.append(self)
 
     def close(self) -> None:
-        type(self).closed_by_us += 1
+        self.closings += 1
         super().close()
 
 
@@ -461,14 +468,14 @@ def test_a_save_that_fails_turns_the_response_into_an_error(
         outage.proxy.go_down()
         return answer()
 
-    Closing.closed_by_us = 0
+    Closing.opened.clear()
     response = outage.site.visit(async_view if outage.site.kind == "asgi" else view)
     outage.check_refused(response)
     if outage.ours:
         allowed = {"Retry-After", "Cache-Control", "Vary", "Content-Type", "Content-Length"}
         assert set(response.headers.keys()) <= allowed
         assert response["Vary"] == "Cookie"
-        assert Closing.closed_by_us == (1 if answer is ANSWERS["file"] else 0)
+        assert [file.closings for file in Closing.opened] == ([1] if answer is ANSWERS["file"] else [])
     outage.check_it_still_works()
 
 

@@ -336,7 +336,7 @@ def test_a_rule_lasts_as_often_as_it_says(single_proxy: Proxy) -> None:
 
 
 def test_replies_are_delayed_and_held(single_proxy: Proxy) -> None:
-    with resp.Connection(single_proxy.port, timeout=0.3) as connection:
+    with resp.Connection(single_proxy.port, timeout=2) as connection:
         single_proxy.delay_replies(0.1)
         started = time.monotonic()
         connection("PING")
