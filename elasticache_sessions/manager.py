@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 
 from . import flows
 from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Reply
-from .clients.choice import async_clients_for, client_for
+from .clients.choice import async_clients_for, client_for, node_of_client
 from .drive import drive, drive_async
 from .events import Listener
 from .exceptions import StoreUnavailable
@@ -81,7 +81,7 @@ class SessionManager:
     """
 
     def __init__(self, client: CacheClient, rules: Rules, timeout: float = 0.5) -> None:
-        self.rules = replace(rules, blind_touch=client.blind_touch)
+        self.rules = replace(rules, blind_touch=client.blind_touch, node_of=node_of_client(client))
         self._client = client
         self._timeout = timeout
         self._listener = Listener()
@@ -201,9 +201,10 @@ class AsyncSessionManager:
         """As `SessionManager.connect`. A `client` object of redis.asyncio or valkey.asyncio belongs to one
         event loop.
         """
-        clients, blind_touch = async_clients_for(settings, client)
-        rules = replace(rules or rules_for(settings), blind_touch=blind_touch)
-        manager = cls(clients, rules, settings.timeout)
+        clients = async_clients_for(settings, client)
+        rules = rules or rules_for(settings)
+        rules = replace(rules, blind_touch=clients.blind_touch, node_of=clients.node_of)
+        manager = cls(clients.make, rules, settings.timeout)
         manager._closes = client is None  # what the app made, the app closes
         return manager
 

@@ -44,6 +44,8 @@ class Rules:
     clock: Callable[[], float] = time.time
     blind_touch: bool = False
     """The client's: whether a read that slides sets the TTL without a look at the record."""
+    node_of: Callable[[bytes], str] | None = None
+    """The client's: the name of the node that has a key, where each of several fails alone and for its own keys."""
     keeps_empty: bool = False
     """Whether a session that holds nothing is kept all the same, as Django does."""
     fields: type[Fields] = Fields

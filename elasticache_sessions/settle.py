@@ -21,6 +21,8 @@ from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
 _EAGER_ATTEMPTS: Final = 4
 _ATTEMPTS: Final = 100
 _LONGEST_PAUSE: Final = 0.1
+# Each that hangs costs TIMEOUT.
+_NODES_TRIED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +163,23 @@ def buried(record: Record) -> Record:
 def insert(
     header: Header, fields: Mapping[str, bytes], rules: Rules, session_id: str | None = None
 ) -> Flow[Session]:
-    """A new record under a new id, or under one that `new_id` made for it."""
+    """A new record under a new id, or under one that `new_id` made for it.
+
+    Where nodes fail one by one, a new session need not: nobody knows its id yet, so it may get another, on a node
+    that lives.
+    """
     revision = secrets.token_bytes(REVISION_BYTES)
     record, ttl = _stamped(Record(header, fields), revision, rules)
-    session_id = session_id or new_id()
-    reply: Stored | Conflict = yield Write(rules.key(session_id), _sized(record, rules), ttl, ABSENT)
+    value, session_id, failed = _sized(record, rules), session_id or new_id(), set[str]()
+    reply: Stored | Conflict | None = None
+    while reply is None:
+        try:
+            reply = yield Write(rules.key(session_id), value, ttl, ABSENT)
+        except StoreUnavailable:
+            elsewhere = _id_elsewhere(session_id, failed, rules)
+            if elsewhere is None:
+                raise
+            session_id = elsewhere
     if isinstance(reply, Stored):
         return Session(session_id, stored=record, token=reply.token)
     applied = _applied(reply.entry, revision)
@@ -174,6 +188,17 @@ def insert(
             "the store says that a new, random session id is taken. Check what answers at its address."
         )
     return Session(session_id, stored=applied[0], token=applied[1])
+
+
+def _id_elsewhere(session_id: str, failed: set[str], rules: Rules) -> str | None:
+    """Another new id, on none of the nodes that failed; None where there is no other, or it has taken long enough."""
+    if rules.node_of is None:
+        return None
+    failed.add(rules.node_of(rules.key(session_id)))
+    if len(failed) >= _NODES_TRIED:
+        return None
+    others = (new_id() for _ in range(100))
+    return next((other for other in others if rules.node_of(rules.key(other)) not in failed), None)
 
 
 def living(entry: Entry | None, handle: str, rules: Rules) -> Flow[Record | None]:

@@ -25,7 +25,7 @@ def client(store: Store) -> CacheClient:
 
 
 def async_client(store: Store) -> AsyncCacheClient:
-    connect, _ = async_clients_for(Settings(url=store.url), None)
+    connect = async_clients_for(Settings(url=store.url), None).make
     return connect()
 
 
@@ -53,6 +53,6 @@ def test_a_client_for_asyncio_keeps_the_contract(store: Store, check: Check) -> 
 def test_a_client_says_how_it_touches(store: Store) -> None:
     """By that the contract is chosen, and the rules are."""
     made = client(store)
-    _, blind_touch = async_clients_for(Settings(url=store.url), None)
+    blind_touch = async_clients_for(Settings(url=store.url), None).blind_touch
     assert made.blind_touch == blind_touch == (store.name in MEMCACHED)
     made.close()

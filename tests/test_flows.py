@@ -878,3 +878,59 @@ def test_nothing_secret_is_shown_by_a_session_or_its_rules() -> None:
     assert session.id is not None
     for shown in (repr(session), repr(bench.rules)):
         assert "swordfish" not in shown and session.id not in shown
+
+
+# Nodes that fail one by one
+
+
+def place(key: bytes) -> str:
+    return f"node {key[-1] % 4}"
+
+
+def down(bench: Bench, *nodes: str) -> None:
+    def meddle(command: Command, perform: Callable[[], Reply]) -> Reply:
+        if place(command.key) in nodes:
+            raise StoreUnavailable(f"{place(command.key)} is down")
+        return perform()
+
+    bench.meddle = meddle
+
+
+@pytest.mark.parametrize("dead", [("node 0",), ("node 0", "node 3")])
+def test_a_new_session_finds_a_node_that_lives(dead: tuple[str, ...]) -> None:
+    bench = Bench(node_of=place)
+    down(bench, *dead)
+    for number in range(40):
+        bench.asked.clear()
+        assert bench.load(bench.new(number=number)).fields["number"] == number
+        tried = [place(command.key) for command in bench.asked if isinstance(command, Write)]
+        assert len(tried) == len(set(tried)), "no node is asked twice"
+
+
+def test_after_three_nodes_that_failed_a_new_session_is_given_up() -> None:
+    bench = Bench(node_of=place)
+    down(bench, "node 0", "node 1", "node 2", "node 3")
+    with pytest.raises(StoreUnavailable):
+        bench.new(a=1)
+    assert len({place(command.key) for command in bench.asked}) == len(bench.asked) == 3
+
+
+def test_where_all_fails_at_once_a_new_session_is_tried_once(bench: Bench) -> None:
+    down(bench, "node 0", "node 1", "node 2", "node 3")
+    with pytest.raises(StoreUnavailable):
+        bench.new(a=1)
+    assert len(bench.asked) == 1
+
+
+def test_an_id_that_was_announced_is_kept_where_its_node_lives() -> None:
+    bench = Bench(node_of=place)
+    session = bench.new(a=1)
+    session.next_id = known = new_id()
+    bench.run(flows.cycle(session, bench.rules))
+    assert session.id == known
+    while place(bench.rules.key(session.next_id or "")) != "node 0":
+        session.next_id = new_id()
+    down(bench, "node 0")
+    if place(bench.rules.key(known)) != "node 0":
+        bench.run(flows.cycle(session, bench.rules))
+        assert place(bench.rules.key(session.id or "")) != "node 0"

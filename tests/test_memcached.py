@@ -262,6 +262,14 @@ def test_a_dead_node_is_an_error_for_its_sessions_and_nothing_for_the_others(nod
             assert not handles & set(memcached.keys(connection))
             connection.close()
             assert int(memcached.stats(server.port)["curr_items"]) >= int(before[server.port])
+        # A new session, and a new id, find a node that lives.
+        for number in range(30):
+            assert contents(manager, stored_id(manager, number=number)) == {"number": number}
+        for session_id, number in [each for server in living for each in sessions[server.port].items()]:
+            moving = manager.load(session_id)
+            assert moving is not None
+            manager.cycle(moving)
+            assert contents(manager, moving.id) == {"number": number}
         dead.start()
         for session_id in sessions[dead.port]:
             assert manager.load(session_id) is None  # it came back empty

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
+
+NodeOf = Callable[[bytes], str]
 
 
 def client_for(settings: Settings, given: Any) -> CacheClient:
@@ -30,23 +33,38 @@ def client_for(settings: Settings, given: Any) -> CacheClient:
     return redis.connect(settings) if given is None else redis.adopt(given, settings)
 
 
-def async_clients_for(settings: Settings, given: Any) -> tuple[Callable[[], AsyncCacheClient], bool]:
-    """What makes a client for the running event loop, and whether those clients touch blindly. Raises as
-    `client_for`.
-    """
+@dataclass(frozen=True, slots=True)
+class AsyncClients:
+    """What makes a client for the running event loop, and what is true of each that it makes."""
+
+    make: Callable[[], AsyncCacheClient]
+    blind_touch: bool = False
+    node_of: NodeOf | None = None
+
+
+def node_of_client(client: CacheClient) -> NodeOf | None:
+    """What tells the node that has a key, where the store has several that fail one by one."""
+    return getattr(client, "node_of", None)
+
+
+def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
+    """As `client_for`, for event loops."""
     store = settings.endpoint.store if given is None else "given"
     if store == "memory":
         from .memory import AsyncMemoryClient, MemoryClient
 
         shared = MemoryClient.shared(settings.endpoint.host)
-        return lambda: AsyncMemoryClient(shared), AsyncMemoryClient.blind_touch
+        return AsyncClients(lambda: AsyncMemoryClient(shared))
     if store == "memcached":
         from . import memcached
 
-        return partial(memcached.connect_async, settings), memcached.AsyncMemcachedClient.blind_touch
+        make = partial(memcached.connect_async, settings)
+        return AsyncClients(
+            make, blind_touch=True, node_of=partial(memcached.node_of, memcached.names(settings))
+        )
     from . import redis
 
     if given is None:
-        return partial(redis.connect_async, settings), False
+        return AsyncClients(partial(redis.connect_async, settings))
     adopted = redis.adopt_async(given, settings)
-    return lambda: adopted, adopted.blind_touch
+    return AsyncClients(lambda: adopted)

@@ -66,6 +66,16 @@ def connect_async(settings: Settings) -> AsyncMemcachedClient:
     )
 
 
+def node_of(nodes: Sequence[str], key: bytes) -> str:
+    """The name of the node that has `key`."""
+    return ranked(nodes, key)[0]
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """The nodes that the settings name."""
+    return tuple(_name(node) for node in settings.endpoint.nodes)
+
+
 def _name(node: tuple[str, int]) -> str:
     host, port = node
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -84,7 +94,7 @@ class MemcachedClient:
 
     def node_of(self, key: bytes) -> str:
         """The name of the node that has `key`."""
-        return ranked(self.nodes, key)[0]
+        return node_of(self.nodes, key)
 
     def perform(self, command: Command) -> Reply:
         return self.ask(self.node_of(command.key), command)
