@@ -124,7 +124,7 @@ def test_eight_threads_of_four_instances_lose_nothing_for_long(
     framework: str, proxy: Proxy, networked_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    threads, requests = "abcdefgh", 150
+    threads, requests = "abcdefgh", 152
     with instances(framework, proxy.url, proxy.url, networked_store.url, networked_store.url) as some:
         cookie = some[0].ask(assign("count", 0)).session_id
         lost = lose_every(proxy, 11)
