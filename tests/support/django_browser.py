@@ -13,6 +13,7 @@ from pytest_django import Settings
 
 from elasticache_sessions.record import Header, unpack
 from elasticache_sessions.session import handle_of
+from tests.support.load import PATIENT
 from tests.support.stores import Store
 
 OURS: Final = "elasticache_sessions.django.middleware.SessionMiddleware"
@@ -50,6 +51,7 @@ class Browser:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         settings.ELASTICACHE_SESSIONS_URL = store.url
+        settings.ELASTICACHE_SESSIONS_TIMEOUT = PATIENT
         settings.ROOT_URLCONF = __name__
         self.store = store
         self.client = Client(raise_request_exception=False)

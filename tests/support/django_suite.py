@@ -27,6 +27,7 @@ from django.test.utils import setup_test_environment
 from elasticache_sessions.clients.base import Command, Read
 from elasticache_sessions.manager import AsyncSessionManager, SessionManager
 from elasticache_sessions.settle import Event, Sleep
+from tests.support.load import PATIENT
 
 _keys: Final[set[bytes]] = set()
 
@@ -127,6 +128,7 @@ def main(folder: str, url: str, written: str) -> None:
     # Its module of tests defines a model, and imports the one of Django's sessions.
     settings.INSTALLED_APPS += ["django.contrib.sessions", "sessions_tests"]
     settings.ELASTICACHE_SESSIONS_URL = url
+    settings.ELASTICACHE_SESSIONS_TIMEOUT = PATIENT
     django.setup()
     from sessions_tests import tests as suite  # type: ignore[import-not-found]
 
