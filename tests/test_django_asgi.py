@@ -105,20 +105,34 @@ def test_our_middleware_calls_no_thread(redis_store: Store, monkeypatch: pytest.
         await session.aapply(increment)
         await session.acycle_key()
         await session.aset_expiry(60)
-        if await session.aget("c"):
-            await session.aflush()
-        return HttpResponse(str(await session.aget("a")))
+        return HttpResponse(str(await session.aget("count")))
+
+    async def leave(request: HttpRequest) -> HttpResponse:
+        await session_of(request).aflush()
+        return HttpResponse("gone")
+
+    async def visit(
+        view: Callable[[HttpRequest], Awaitable[HttpResponse]], cookie: str | None
+    ) -> HttpResponse:
+        request = AsyncRequestFactory().get("/")
+        if cookie is not None:
+            request.META["HTTP_COOKIE"] = f"sessionid={cookie}"  # as it comes from a server
+        response: HttpResponse = await SessionMiddleware(view)(request)
+        return response
 
     async def main() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", never)
-        middleware = SessionMiddleware(view)
-        response = await middleware(AsyncRequestFactory().get("/"))
-        cookie = response.cookies["sessionid"].value
-        request = AsyncRequestFactory().get("/", headers={"Cookie": f"sessionid={cookie}"})
-        response = await middleware(request)
-        assert response.cookies["sessionid"].value != cookie
+        first = await visit(view, None)
+        cookie = first.cookies["sessionid"].value
+        second = await visit(view, cookie)
+        assert (first.content, second.content) == (b"1", b"2")
+        newer = second.cookies["sessionid"].value
+        assert newer != cookie
         # What sync code asks on the loop, by a client for threads, calls none either.
-        assert SessionStore(response.cookies["sessionid"].value)["count"] == 1
+        assert SessionStore(newer)["count"] == 2
+        assert not await SessionStore().aexists(cookie)
+        assert (await visit(leave, newer)).cookies["sessionid"].value == ""
+        assert not await SessionStore().aexists(newer)
 
     with override_settings(
         ELASTICACHE_SESSIONS_URL=redis_store.url,
@@ -216,11 +230,11 @@ def test_tasks_that_are_cancelled_leave_no_reply_for_the_next(site: Site, single
                 assert isinstance(result, asyncio.CancelledError), result
         # The one that is cancelled may be the one whose turn it is.
         shared = SessionStore(sessions[0].session_key)
-        tasks = [asyncio.create_task(shared.aapply(increment)) for _ in range(10)]
+        counting = [asyncio.create_task(shared.aapply(increment)) for _ in range(10)]
         await asyncio.sleep(0.003)
-        tasks[0].cancel()
-        tasks[5].cancel()
-        done = await asyncio.gather(*tasks, return_exceptions=True)
+        counting[0].cancel()
+        counting[5].cancel()
+        done = await asyncio.gather(*counting, return_exceptions=True)
         assert [isinstance(result, int) for result in done].count(True) == 8
         for number, session in enumerate(sessions):
             assert await SessionStore(session.session_key).aget("number") == number

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from decimal import Decimal
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 import pytest
+from django.contrib.sessions.serializers import JSONSerializer
+from django.db.models import IntegerChoices, TextChoices
 from django.http import HttpRequest
 from pytest_django import Settings
 
@@ -206,3 +210,51 @@ def test_a_mistake_in_the_serializer_is_an_error_and_not_taken_for_a_request_wit
 def test_a_new_session_that_cannot_be_stored_leaves_nothing_behind(browser: Browser) -> None:
     response = browser.visit(put(thing=object()))
     assert (response.status_code, response.cookies, browser.store.keys()) == (500, {}, [])
+
+
+# What Django's own serializer takes, and we have no type for
+
+
+class Size(TextChoices):
+    SMALL = "s"
+
+
+class Floor(IntegerChoices):
+    FIRST = 1
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+TAKEN_BY_JSON: dict[str, Any] = {
+    "text choice": Size.SMALL,
+    "integer choice": Floor.FIRST,
+    "ordered": OrderedDict(b=1, a=[Size.SMALL]),
+    "default": defaultdict(list, a=[1]),
+    "named": Point(1, 2),
+    "keys": {Size.SMALL: {Floor.FIRST: True}},
+}
+
+
+@pytest.mark.parametrize("value", TAKEN_BY_JSON.values(), ids=TAKEN_BY_JSON.keys())
+def test_what_is_of_no_type_of_ours_comes_back_as_from_djangos_own_serializer(
+    browser: Browser, value: Any
+) -> None:
+    browser.visit(put(value=value))
+    expected = JSONSerializer().loads(JSONSerializer().dumps({"value": value}))
+    assert browser.content() == expected
+    stored = browser.stored()
+    browser.visit(lambda request: request.session["value"])
+    assert browser.stored() == stored
+
+
+def test_what_json_cannot_take_either_is_refused(browser: Browser) -> None:
+    class Colour(Enum):
+        RED = 1
+
+    browser.visit(put(a=1))
+    for value in (Colour.RED, [Decimal(1), Size.SMALL], {Size.SMALL: {1, 2}}):
+        assert browser.visit(put(value=value)).status_code == 500
+    assert browser.content() == {"a": 1}

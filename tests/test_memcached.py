@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -385,6 +388,38 @@ def test_tasks_share_as_many_threads_as_there_are_connections_and_leave_none(sin
     while our_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert our_threads() == []
+
+
+def test_each_command_of_a_task_is_one_hop_to_a_thread(
+    single: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops: list[object] = []
+    submit = ThreadPoolExecutor.submit
+
+    def counting(self: ThreadPoolExecutor, job: Any, *arguments: Any) -> Any:
+        hops.append(arguments[-1])
+        return submit(self, job, *arguments)
+
+    async def main() -> None:
+        manager = AsyncSessionManager.connect(Settings(url=single.url, timeout=PATIENT))
+        stored = Session()
+        stored.fields["a"] = 1
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", counting)
+        await manager.save(stored)
+        loaded = await manager.load(stored.id)
+        assert loaded is not None
+        loaded.fields["a"] = 2
+        await manager.save(loaded)
+
+    asyncio.run(main())
+    assert [type(hop) for hop in hops] == [Write, Read, Write]
+
+
+def test_a_command_does_not_wait_for_more_to_send(single: Store) -> None:
+    """Nagle's algorithm holds a small packet back until the last one is acknowledged: 40 ms with delayed ones."""
+    connection = Connection(("127.0.0.1", single.ports[0]), 1.0)
+    assert connection.sock._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
 
 
 def test_a_failure_of_the_look_after_a_conflict_says_that_nothing_was_stored(single: Store) -> None:

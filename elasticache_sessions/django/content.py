@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -63,11 +64,14 @@ def _lifetime(expiry: Any) -> tuple[int, int]:
 def fields_of(serializer: str) -> type[Fields]:
     """The class of a session's fields for a SESSION_SERIALIZER.
 
+    In the place of Django's default, values keep their exact types; what has none of ours but can be JSON (a member of
+    TextChoices, an OrderedDict) comes back as it would from Django.
+
     Another than Django's default is honoured, field by field: each value goes through it in a dict of its own,
     `{"value": …}`, as a serializer may take nothing but dicts. Values that were stored without it can still be read.
     """
     if serializer == JSON:
-        return Fields
+        return _ExactFields
     kind = import_string(serializer)
 
     def to_bytes(value: Any) -> bytes:
@@ -92,6 +96,23 @@ def fields_of(serializer: str) -> type[Fields]:
         (_SerializedFields,),
         {"to_bytes": staticmethod(to_bytes), "from_bytes": staticmethod(from_bytes)},
     )
+
+
+def _exact_or_json(value: Any) -> bytes:
+    try:
+        return codec.encode(value)
+    except EncodeError:
+        try:
+            plain = json.loads(json.dumps(value))
+        except (TypeError, ValueError, RecursionError):
+            plain = None
+        if plain is None:
+            raise
+        return codec.encode(plain)
+
+
+class _ExactFields(Fields):
+    to_bytes = staticmethod(_exact_or_json)
 
 
 class _SerializedFields(Fields):
