@@ -14,14 +14,15 @@ from werkzeug.test import TestResponse
 from elasticache_sessions.exceptions import StoreUnavailable
 from elasticache_sessions.flask import ElastiCacheSessions
 from tests.support.flask_apps import Site, attributes, log_lines
+from tests.support.load import PATIENT
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
 
 @pytest.fixture
-def site(single_proxy: Proxy) -> Iterator[Site]:
+def site(proxy: Proxy) -> Iterator[Site]:
     """Its browser is signed in; `proxy.go_down()` is the outage."""
-    with Site(single_proxy.url) as site:
+    with Site(proxy.url, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT) as site:
         site.visit(lambda: session.update(name="Ada"))
         yield site
 
@@ -68,55 +69,53 @@ VERBS: dict[str, Callable[[Site], Any]] = {
 @pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 @pytest.mark.parametrize("kind", ["site", "permanent"])
 def test_a_view_that_uses_the_session_in_an_outage_answers_503(
-    single_proxy: Proxy, verb: Callable[[Site], Any], kind: str, request: pytest.FixtureRequest
+    proxy: Proxy, verb: Callable[[Site], Any], kind: str, request: pytest.FixtureRequest
 ) -> None:
     site: Site = request.getfixturevalue(kind)
     cookie = site.cookie()
-    single_proxy.go_down()
+    proxy.go_down()
     check_unavailable(site.visit(lambda: verb(site) and None))
-    check_it_still_works(site, single_proxy, cookie)
+    check_it_still_works(site, proxy, cookie)
     assert site.contents().keys() - {"_permanent"} == {"name"}
 
 
 @pytest.mark.parametrize(
     "verb", [name for name in VERBS if name not in ("read", "clear", "modified", "cycle", "logout")]
 )
-def test_without_a_cookie_what_cannot_be_stored_answers_503(
-    site: Site, single_proxy: Proxy, verb: str
-) -> None:
+def test_without_a_cookie_what_cannot_be_stored_answers_503(site: Site, proxy: Proxy, verb: str) -> None:
     client = site.client_with(None)
-    single_proxy.go_down()
+    proxy.go_down()
     check_unavailable(site.visit(lambda: VERBS[verb](site) and None, client))
     assert site.cookie(client) is None
 
 
 @pytest.mark.parametrize("kind", ["site", "permanent"])
 def test_a_view_that_does_not_touch_the_session_answers_200(
-    single_proxy: Proxy, kind: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    proxy: Proxy, kind: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     site: Site = request.getfixturevalue(kind)
     cookie = site.cookie()
-    single_proxy.go_down()
+    proxy.go_down()
     response = site.visit()
     assert (response.status_code, response.text) == (200, "done")
     assert "Set-Cookie" not in response.headers
     assert len(log_lines(caplog)) == (1 if kind == "permanent" else 0)
     assert site.visit(lambda: session.get("name", "nobody"), site.client_with(None)).text == "nobody"
-    check_it_still_works(site, single_proxy, cookie)
+    check_it_still_works(site, proxy, cookie)
 
 
-def test_a_view_that_failed_does_not_ask_the_store_again_to_refresh_the_cookie(
-    permanent: Site, single_proxy: Proxy
-) -> None:
+def test_a_view_that_failed_does_not_ask_the_store_again_to_refresh_the_cookie(proxy: Proxy) -> None:
     """In an outage that hangs, it would wait twice as long as TIMEOUT says."""
-    single_proxy.hold_replies()
-    with permanent.recording() as commands:
-        check_unavailable(permanent.visit(lambda: session["name"]))
-    single_proxy.release_replies()
-    assert commands == ["touch"]
+    with Site(proxy.url, ELASTICACHE_SESSIONS_TIMEOUT=1.5) as site:
+        site.visit(lambda: [session.update(name="Ada"), setattr(session, "permanent", True)])
+        proxy.hold_replies()
+        with site.recording() as commands:
+            check_unavailable(site.visit(lambda: session["name"]))
+        proxy.release_replies()
+        assert commands == ["touch"]
 
 
-def test_a_view_may_go_on_without_the_session(site: Site, single_proxy: Proxy) -> None:
+def test_a_view_may_go_on_without_the_session(site: Site, proxy: Proxy) -> None:
     def view() -> str:
         try:
             return str(session["name"])
@@ -124,9 +123,9 @@ def test_a_view_may_go_on_without_the_session(site: Site, single_proxy: Proxy) -
             return "somebody"
 
     cookie = site.cookie()
-    single_proxy.go_down()
+    proxy.go_down()
     assert (site.visit(view).status_code, site.visit(view).text) == (200, "somebody")
-    check_it_still_works(site, single_proxy, cookie)
+    check_it_still_works(site, proxy, cookie)
 
 
 @pytest.mark.parametrize("where", ["app, before us", "app, after us", "blueprint"])
@@ -224,21 +223,21 @@ ANSWERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("kind", ["site", "permanent"])
 def test_a_save_that_fails_turns_the_response_into_503(
-    single_proxy: Proxy, answer: Callable[[], Any], kind: str, request: pytest.FixtureRequest
+    proxy: Proxy, answer: Callable[[], Any], kind: str, request: pytest.FixtureRequest
 ) -> None:
     site: Site = request.getfixturevalue(kind)
     cookie = site.cookie()
-    response = failing_save(site, single_proxy, answer)
+    response = failing_save(site, proxy, answer)
     check_unavailable(response)
     assert response.content_type == "text/plain; charset=utf-8"
     assert response.headers["Vary"] == "Cookie"
     allowed = {"Retry-After", "Cache-Control", "Vary", "Content-Type", "Content-Length", "Date"}
     assert set(response.headers.keys()) <= allowed
-    check_it_still_works(site, single_proxy, cookie)
+    check_it_still_works(site, proxy, cookie)
 
 
 @pytest.mark.parametrize("in_context", [True, False], ids=["with context", "plain"])
-def test_a_stream_that_is_not_sent_is_closed(site: Site, single_proxy: Proxy, in_context: bool) -> None:
+def test_a_stream_that_is_not_sent_is_closed(site: Site, proxy: Proxy, in_context: bool) -> None:
     closed: list[str] = []
 
     class Parts:
@@ -254,32 +253,32 @@ def test_a_stream_that_is_not_sent_is_closed(site: Site, single_proxy: Proxy, in
     def answer() -> Response:
         return Response(stream_with_context(Parts()) if in_context else Parts())
 
-    check_unavailable(failing_save(site, single_proxy, answer))
+    check_unavailable(failing_save(site, proxy, answer))
     # Since 3.1.3 Flask starts a generator with a context only when it is sent, so there is nothing to close before.
     assert in_context or closed == ["/"]
-    single_proxy.heal()
+    proxy.heal()
     assert site.contents() == {"name": "Ada"}
 
 
-def test_a_head_request_is_answered_without_a_body(site: Site, single_proxy: Proxy) -> None:
-    single_proxy.go_down()
+def test_a_head_request_is_answered_without_a_body(site: Site, proxy: Proxy) -> None:
+    proxy.go_down()
     response = site.browser.head("/", environ_overrides={"test.do": lambda: session["name"]})
     assert (response.status_code, response.data) == (503, b"")
     assert "Retry-After" in response.headers
 
 
-def test_the_change_of_a_failed_save_is_not_half_stored(site: Site, single_proxy: Proxy) -> None:
-    check_unavailable(failing_save(site, single_proxy, lambda: "saved"))
-    single_proxy.heal()
+def test_the_change_of_a_failed_save_is_not_half_stored(site: Site, proxy: Proxy) -> None:
+    check_unavailable(failing_save(site, proxy, lambda: "saved"))
+    proxy.heal()
     assert site.contents() == {"name": "Ada"}
     site.visit(lambda: session.update(name="Grace"))
     assert site.contents() == {"name": "Grace"}
 
 
-def test_a_cookie_is_set_as_ever_after_an_outage(permanent: Site, single_proxy: Proxy) -> None:
+def test_a_cookie_is_set_as_ever_after_an_outage(permanent: Site, proxy: Proxy) -> None:
     cookie = permanent.cookie()
-    single_proxy.go_down()
+    proxy.go_down()
     assert "Set-Cookie" not in permanent.visit().headers
-    single_proxy.heal()
+    proxy.heal()
     made = attributes(permanent.visit().headers["Set-Cookie"])
     assert made[""] == f"session={cookie}"
