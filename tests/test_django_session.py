@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 )
 from pytest_django import Settings
 
+from elasticache_sessions import EncodeError
 from elasticache_sessions.django import SessionStore
 
 EXPIRY: Final = "_session_expiry"
@@ -343,6 +344,7 @@ def exact(value: Any) -> Any:
 
 
 @pytest.mark.hypothesis
+@pytest.mark.timeout(600)  # to find the shortest example of a failure takes a while
 def test_every_method_does_what_djangos_does(settings: Settings) -> None:
     settings.ELASTICACHE_SESSIONS_URL = "memory://beside-djangos"
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -350,3 +352,115 @@ def test_every_method_does_what_djangos_does(settings: Settings) -> None:
         BesideDjangos.loop = runner.get_loop()
         run_state_machine_as_test(BesideDjangos)
     caches["default"].clear()
+
+
+# What is ours
+
+
+@pytest.fixture
+def session(settings: Settings) -> SessionStore:
+    """One that is stored, as the next request finds it."""
+    settings.ELASTICACHE_SESSIONS_URL = "memory://what-is-ours"
+    session = SessionStore()
+    session.update({"cart": ["mug"], "pair": ([1], 2), "name": "Ada"})
+    session.save()
+    return SessionStore(session.session_key)
+
+
+def again(session: SessionStore) -> SessionStore:
+    return SessionStore(session.session_key)
+
+
+def test_a_change_in_place_is_noticed_and_stored(session: SessionStore) -> None:
+    for path, value in (("cart",), "pen"), (("pair", 0), 2):
+        held: Any = session
+        for step in path:
+            held = held[step]
+        held.append(value)
+        assert session.modified
+        session.save()
+        assert not session.modified, "what was noticed is stored now"
+    assert dict(again(session).items()) == {"cart": ["mug", "pen"], "pair": ([1, 2], 2), "name": "Ada"}
+
+
+def test_reading_is_no_change(session: SessionStore) -> None:
+    for name in ("cart", "pair", "name", "missing"):
+        session.get(name)
+    assert dict(session.items()) and list(session.values())
+    assert not session.modified
+
+
+def test_saying_unmodified_takes_a_new_base(session: SessionStore) -> None:
+    session["name"] = "Bob"
+    session["cart"].append("pen")
+    session.modified = False
+    seen = [session.modified]
+    session["cart"].append("cup")
+    seen.append(session.modified)
+    session["cart"].remove("cup")  # it is what it was then
+    seen.append(session.modified)
+    session.modified = True
+    seen.append(session.modified)
+    assert seen == [False, True, False, True]
+
+
+def test_a_value_that_cannot_be_stored_counts_as_a_change(session: SessionStore) -> None:
+    session["cart"].append(object())
+    assert session.modified
+    with pytest.raises(EncodeError, match="field 'cart'"):
+        session.save()
+    assert again(session)["cart"] == ["mug"]
+
+
+def test_a_new_key_that_was_put_off_is_forgotten_when_the_session_ends(session: SessionStore) -> None:
+    old = session.session_key
+    session.cycle_key()
+    session.delete()
+    assert not session.exists(session.session_key)
+    with pytest.raises(UpdateError):
+        session.save()
+    assert not session.exists(old)
+
+
+def test_what_was_deleted_and_flushed_did_not_end_elsewhere(session: SessionStore) -> None:
+    session["name"] = "Bob"
+    session.delete()
+    session.flush()
+    assert session.is_empty(), "so that the cookie is deleted"
+    session.save()
+    assert session.session_key is not None
+
+
+def test_creating_ends_what_was_to_get_a_new_key(session: SessionStore) -> None:
+    old = session.session_key
+    session.cycle_key()
+    session.create()
+    assert (again(session).get("name"), SessionStore(old).get("name")) == ("Ada", None)
+
+
+def test_a_new_key_is_stored_with_the_next_save_or_as_soon_as_somebody_looks(session: SessionStore) -> None:
+    """So that a sign-in costs one round trip less, and leaves nothing half done in an outage."""
+    old = session.session_key
+    session.cycle_key()
+    assert session.session_key != old
+    assert (again(session).get("name"), SessionStore(old).get("name")) == (None, "Ada")
+    assert session.exists(session.session_key)
+    assert (again(session).get("name"), SessionStore(old).get("name")) == ("Ada", None)
+
+
+def test_a_signed_in_session_gets_its_new_key_at_once(session: SessionStore) -> None:
+    session[SESSION_KEY] = "7"
+    session.save()
+    old = session.session_key
+    session.cycle_key()
+    assert (again(session).get("name"), SessionStore(old).get("name")) == ("Ada", None)
+
+
+def test_a_save_under_a_key_that_nobody_knows_begins_a_session_under_another(settings: Settings) -> None:
+    """Django's cache engine raises UpdateError there."""
+    settings.ELASTICACHE_SESSIONS_URL = "memory://what-is-ours"
+    session = SessionStore("a" * 40)
+    session["name"] = "Ada"
+    session.save()
+    assert session.session_key != "a" * 40
+    assert again(session)["name"] == "Ada"

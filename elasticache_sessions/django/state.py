@@ -226,6 +226,7 @@ class State:
             self.clear(rules)
             self.ending = True  # until it has happened: a save tries again
         content = {} if self.core is None else dict(self.core.fields)
+        by_delete = self.ended and self.key is not None
         elsewhere = self.ended and self.key is None and not self.illegible
         if core is None or core.stored is None:
             found = yield from flows.look(key, replace(rules, sliding=False))
@@ -235,7 +236,7 @@ class State:
             elsewhere = not (yield from flows.end(core, rules))
         self.begin(rules).fields.update(content)
         # One that ended elsewhere leaves the cookie alone, which may be a newer one by now.
-        self.key, self.ended, self.flushed = None, elsewhere, True
+        self.key, self.ended, self.flushed = None, elsewhere and not by_delete, True
         self.ending = self.unread = False
 
     def delete(self, key: str | None, rules: Rules) -> Flow[None]:
