@@ -1,4 +1,4 @@
-"""What a ASGI server runs: `uvicorn example_django_project.asgi:application`."""
+"""What an ASGI server runs: `uvicorn example_django_project.asgi:application`."""
 
 import os
 

@@ -170,6 +170,24 @@ def test_a_permanent_session_of_flask_is_one_for_django(browser: Browser) -> Non
     assert browser.cookie.endswith(".p")
 
 
+def test_what_another_serializer_stored_is_no_session_for_flask(browser: Browser, settings: Settings) -> None:
+    settings.SESSION_SERIALIZER = "tests.django_site.serializers.Rich"
+    browser.in_django(lambda request: request.session.update({"a": 1}))
+    assert browser.in_flask(lambda: flask_session.get("a", "nothing")) == "nothing"
+    assert browser.in_django(lambda request: request.session["a"]) == "1"
+
+
+@pytest.mark.django_db
+def test_who_signs_in_with_flask_is_nobody_for_django(browser: Browser) -> None:
+    """Django wants a hash of the password in the session, which only Django knows to make."""
+    ada = User.objects.create_user("ada", password="secret")
+    sessions = browser.flask.application.extensions["elasticache_sessions"]
+    browser.in_flask(lambda: [flask_session.update(user=ada.pk), sessions.login(ada.pk)])
+    assert browser.in_django(lambda request: (request.session["user"], str(request.user))) == (
+        f"({ada.pk}, 'AnonymousUser')"
+    )
+
+
 def test_a_lifetime_that_django_gave_stays_when_flask_saves(browser: Browser, store: Store) -> None:
     browser.in_django(lambda request: [request.session.update({"a": 1}), request.session.set_expiry(300)])
     browser.in_flask(lambda: flask_session.update(a=2))
