@@ -307,6 +307,8 @@ class BesideDjangos(RuleBasedStateMachine):
 
     @rule(awaited=asynchronous)
     def exists(self, awaited: bool) -> None:
+        if self.put_off and not self.deleted:
+            self.save(awaited)
         ours = self.call(self.ours, "exists", self.ours.session_key, awaited=awaited)
         models = self.call(self.model, "exists", self.model.session_key, awaited=awaited)
         assert ours == models
