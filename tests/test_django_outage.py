@@ -5,6 +5,7 @@ Our middleware answers 503, Django's own 500. What needs no session goes on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -261,6 +262,45 @@ def test_a_view_that_swallows_the_failure_cannot_answer_as_if_it_had_happened(
     outage.proxy.go_down()
     outage.refuses(async_view if outage.site.kind == "asgi" else view)
     outage.check_it_still_works()
+
+
+def comes_back(outage: Outage, verb: Verb) -> tuple[Do, Do]:
+    """Views, sync and not, that swallow the failure, and see the store come back, and be asked again, before the response."""
+
+    def back() -> None:
+        outage.proxy.heal()
+        time.sleep(1.05)  # past Retry-After
+
+    def view(request: HttpRequest) -> None:
+        with suppress(StoreUnavailable):
+            verb.do(request)
+        back()
+
+    async def async_view(request: HttpRequest) -> None:
+        with suppress(StoreUnavailable):
+            await verb.asynchronous(request)
+        back()
+
+    return view, async_view
+
+
+@over("ours", kinds=("wsgi", "asgi"))
+@verbs({name: DECISIVE[name] for name in ("cycle", "delete", "login", "logout")})
+def test_nor_if_the_store_is_back_before_the_response(outage: Outage, verb: Verb) -> None:
+    outage.proxy.go_down()
+    outage.refuses(comes_back(outage, verb)[outage.site.kind == "asgi"])
+    outage.check_it_still_works()
+
+
+@over("ours", "Django's", kinds=("wsgi", "asgi"))
+def test_a_flush_that_failed_is_tried_again_by_the_save(outage: Outage) -> None:
+    """Either it has happened, or the answer is an error (above)."""
+    outage.proxy.go_down()
+    response = outage.site.visit(comes_back(outage, DECISIVE["flush"])[outage.site.kind == "asgi"])
+    assert response.status_code == 200
+    assert outage.site.contents(outage.cookie) == {}
+    assert outage.site.cookie() != outage.cookie
+    assert outage.site.ask(lambda request: request.user.is_authenticated) is False
 
 
 @over("ours", "Django's")
