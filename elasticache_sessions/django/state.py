@@ -34,6 +34,7 @@ class State:
     is stored cannot be read: a newer version may be able to, and its cookie is left alone as well, but by a sign-out.
     """
     illegible: bool = False
+    """Whether what is stored could not be read."""
     flushed: bool = False
     """Whether this request ended it by `flush`, or found it ended then."""
     ending: bool = False

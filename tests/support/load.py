@@ -18,7 +18,7 @@ from elasticache_sessions.record import REVISION
 from tests.support.loops import LoopThread
 from tests.support.proxy import Command, Proxy, Rule
 
-PATIENT = 10.0
+PATIENT = 20.0
 """TIMEOUT of a test that is not about it, in seconds: a busy machine must not fail it."""
 
 T = TypeVar("T")
