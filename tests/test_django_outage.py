@@ -55,6 +55,7 @@ STACKS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "ours, debugging": ((OURS, *CHAIN), {"DEBUG": True}),
     "Django's": ((DJANGOS, *CHAIN), {}),
     "Django's, strict": ((DJANGOS, *STRICT), {"CSRF_USE_SESSIONS": True}),
+    "Django's, saving every request": ((DJANGOS, *CHAIN), {"SESSION_SAVE_EVERY_REQUEST": True}),
     "Django's, debugging": ((DJANGOS, *CHAIN), {"DEBUG": True}),
 }
 SHORT = ("ours", "ours, strict", "Django's")
@@ -361,6 +362,13 @@ def test_a_view_that_does_not_touch_the_session_answers_200(outage: Outage) -> N
         assert len(lines) == 1 and "was not refreshed" in lines[0]
     else:
         assert lines == []
+    outage.check_it_still_works()
+
+
+@over("Django's, saving every request")
+def test_but_with_djangos_middleware_where_every_request_saves(outage: Outage) -> None:
+    outage.proxy.go_down()
+    outage.refuses(async_done if outage.site.kind == "asgi" else done)
     outage.check_it_still_works()
 
 
