@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from flask import session
 
 from elasticache_sessions.clients.memory import MemoryClient
 from tests.support.flask_apps import RecordingClient, Site
-from tests.support.stores import LOOKING, Store
+from tests.support.stores import Store
 
 DAY = 86_400
 
@@ -210,51 +209,6 @@ def test_a_lifetime_of_less_than_a_second_is_a_second(store: Store) -> None:
         # A server rounds what is left of it, and one whose clock ticks in whole seconds is given one more.
         assert store.ttl(site.key()) in (0, 1, 2)
         assert site.contents() == {"a": 1}
-
-
-# What a read never stretches, in each store
-
-
-def read_with_a_longer_lifetime(site: Site, do: Callable[[], Any] = lambda: dict(session)) -> None:
-    site.app.config["PERMANENT_SESSION_LIFETIME"] = 1_000
-    site.visit(do)
-
-
-@pytest.mark.parametrize("refresh", [False, True], ids=["read", "refresh"])
-def test_a_read_stretches_a_session(store: Store, refresh: bool) -> None:
-    with Site(store.url, PERMANENT_SESSION_LIFETIME=100) as site:
-        site.visit(lambda: session.update(a=1, _permanent=refresh))
-        assert 98 <= (store.ttl(site.key()) or 0) <= 100
-        read_with_a_longer_lifetime(site, (lambda: None) if refresh else (lambda: dict(session)))
-        assert 998 <= (store.ttl(site.key()) or 0) <= 1_000
-
-
-looking = pytest.mark.parametrize("store", LOOKING, indirect=True)
-"""Where a touch is blind, only the record says when a session ends: see test_memcached_lifetimes."""
-
-
-@looking
-@pytest.mark.parametrize("refresh", [False, True], ids=["read", "refresh"])
-def test_a_read_never_stretches_a_tombstone(store: Store, refresh: bool) -> None:
-    with Site(store.url, PERMANENT_SESSION_LIFETIME=100) as site:
-        site.visit(lambda: session.update(a=1, _permanent=refresh))
-        key, copy = site.key(), site.client_with(site.cookie())
-        site.visit(site.sessions.logout)
-        tombstone = store.get(key)
-        assert tombstone is not None
-        site.browser = copy
-        read_with_a_longer_lifetime(site, (lambda: None) if refresh else (lambda: dict(session)))
-        assert 98 <= (store.ttl(key) or 0) <= 100
-        assert store.get(key) == tombstone
-
-
-@looking
-def test_a_read_never_stretches_a_session_past_its_end(store: Store) -> None:
-    with Site(store.url, PERMANENT_SESSION_LIFETIME=10, ELASTICACHE_SESSIONS_ABSOLUTE_TIMEOUT=50) as site:
-        site.visit(lambda: session.update(a=1))
-        assert 8 <= (store.ttl(site.key()) or 0) <= 10
-        read_with_a_longer_lifetime(site)
-        assert 48 <= (store.ttl(site.key()) or 0) <= 50
 
 
 def test_real_time_ends_a_session_that_is_not_used_and_no_other(single_store: Store) -> None:
