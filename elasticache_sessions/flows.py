@@ -96,7 +96,8 @@ def _create(session: Session, mine: Mapping[str, bytes], before: Header, rules: 
     header = with_wishes(session, before, mine, rules)
     if header is None or not (mine or header.owned or rules.keeps_empty):
         return
-    new = yield from insert(header, mine, rules, session.next_id)
+    session_id, session.next_id = session.next_id, None  # a second attempt must not meet the first
+    new = yield from insert(header, mine, rules, session_id)
     _hold(session, new)
     yield Event("created", session.handle or "")
 
@@ -228,7 +229,8 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         if session.stored is not None:
             yield from cycle(session, rules, owner)
         return
-    new, handle = (yield from insert(target, mine, rules, session.next_id)), session.handle or ""
+    session_id, session.next_id = session.next_id, None  # a second attempt must not meet the first
+    new, handle = (yield from insert(target, mine, rules, session_id)), session.handle or ""
 
     def carry(theirs: Record) -> Flow[None]:
         merged = dict(mine) if replaces else merge(old.fields, mine, theirs.fields)

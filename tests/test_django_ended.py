@@ -77,6 +77,35 @@ def test_who_signs_out_of_it_loses_the_cookie_with_djangos_middleware_only(
     assert ("sessionid" in response.cookies) == (settings.MIDDLEWARE == [DJANGOS])
 
 
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_where_every_request_saves_the_response_goes_out_as_well(
+    client: Client, settings: Settings, view: Callable[[Any], object]
+) -> None:
+    cookie = signed_in(client)
+    SessionStore(cookie).flush()
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    response = visit(client, view)
+    assert (response.status_code, response.content) == (200, b"done")
+    assert not SessionStore().exists(cookie)
+    if settings.MIDDLEWARE == [OURS]:
+        assert response.cookies == {}
+
+
+def test_who_deletes_the_session_may_sign_in_all_the_same(client: Client) -> None:
+    cookie = signed_in(client)
+
+    def view(request: HttpRequest) -> None:
+        assert request.session["a"] == 1
+        request.session.delete()
+        request.session.cycle_key()
+        request.session["b"] = 2
+
+    new = visit(client, view).cookies["sessionid"].value
+    assert new != cookie
+    assert dict(SessionStore(new).items()) == {"a": 1, "b": 2}
+    assert not SessionStore().exists(cookie)
+
+
 def test_a_cookie_that_the_store_never_knew_is_deleted(client: Client) -> None:
     client.cookies["sessionid"] = "x" * 40
     assert visit(client, VIEWS["reads"]).cookies["sessionid"].value == ""

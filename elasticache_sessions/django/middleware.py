@@ -96,12 +96,15 @@ def _finish(
     try:
         if failure is not None and response.status_code >= 500:
             response = response if isinstance(response, Unavailable) else _unavailable(failure, response)
+        elif _is_to_be_left_alone(session):
+            pass
         elif session.is_empty():
-            if not session.ended_elsewhere:
-                _delete_cookie(request, response)
+            _delete_cookie(request, response)
         elif (modified or settings.SESSION_SAVE_EVERY_REQUEST) and response.status_code < 500:
             max_age = yield "max_age"
-            if session.is_empty():  # the store does not know it
+            if _is_to_be_left_alone(session):
+                pass
+            elif session.is_empty():  # the store does not know it
                 _delete_cookie(request, response)
             elif (yield "save"):
                 if session.session_key is not None:
@@ -122,6 +125,11 @@ def _finish(
     if accessed:
         patch_vary_headers(response, ("Cookie",))
     return response
+
+
+def _is_to_be_left_alone(session: SessionStore) -> bool:
+    """Whether there is nothing to store, and the browser's cookie may be a newer one than the request brought."""
+    return session.ended_elsewhere and session.is_blank
 
 
 def _max_age(session: SessionStore) -> int | None:

@@ -142,7 +142,7 @@ class State:
         content = self.core.fields if self.core else None
         if not content and cleared and self.key is None:
             raise SessionEnded("there is no such session, so there was nothing to clear")
-        if self.ended and not (content and self.key is None):
+        if self.ended and self.key is not None:
             raise SessionEnded("the session was ended, or got a new id, before this request could save it")
         if must_create and self.key is not None:
             if (yield from self.look(self.key, rules)):
@@ -211,6 +211,11 @@ class State:
 
     def cycle(self, rules: Rules) -> Flow[None]:
         """A new key: at once where a user is signed in, else with the next save."""
+        if (
+            self.ended and self.key is not None
+        ):  # deleted by this request: what it held goes on under the new key
+            yield from self.create(rules)
+            return
         core = yield from self.open(rules)
         if self.unread:
             core = yield from self.catch_up(rules)

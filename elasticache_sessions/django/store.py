@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 
 from ..exceptions import StoreUnavailable
@@ -131,10 +132,15 @@ class SessionStore(SessionBase):
         """Whether there is neither a key nor content, so that the cookie can be deleted.
 
         Not while the store fails, and not for a session that ended, or got another id, elsewhere just now: the cookie
-        that the browser holds by then may be a newer one.
+        that the browser holds by then may be a newer one. (Under SESSION_SAVE_EVERY_REQUEST Django's own middleware would
+        begin a new session instead; it is better to delete the cookie. Ours leaves it alone.)
         """
-        if self.failure is not None or (self._state.ended and not self._state.flushed):
-            return False
+        newer = self._state.ended and not self._state.flushed and not settings.SESSION_SAVE_EVERY_REQUEST
+        return self.failure is None and not newer and self.is_blank
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is neither a key nor content."""
         return bool(super().is_empty())
 
     @property
