@@ -211,10 +211,8 @@ class State:
 
     def cycle(self, rules: Rules) -> Flow[None]:
         """A new key: at once where a user is signed in, else with the next save."""
-        if (
-            self.ended and self.key is not None
-        ):  # deleted by this request: what it held goes on under the new key
-            yield from self.create(rules)
+        if self.ended and self.key is not None:
+            yield from self.create(rules)  # deleted by this request: what it held goes on under the new key
             return
         core = yield from self.open(rules)
         if self.unread:
