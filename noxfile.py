@@ -1,8 +1,8 @@
 """The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of Django
 with each Django, too.
 
-`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, a cluster of it, and
-Memcached: every other store is `make test`'s business, but for Django's own tests. A Python that is missing fails the run.
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, on
+Python 3.12 and for the lowest a cluster of it and Memcached, too: every other store is `make test`'s business, but for Django's own tests. A Python that is missing fails the run.
 """
 
 import os
@@ -18,6 +18,9 @@ from packaging.requirements import Requirement
 PYTHONS = ("3.11", "3.12", "3.13")
 # What `newest` does not bring: with 3.11 the newest is 5.2, as 6.0 needs 3.12; 6.1 is named for the day it is not the newest.
 DJANGOS = [("3.12", "6.0"), ("3.12", "6.1"), ("3.13", "5.2")]
+# The other Pythons need not meet each kind of store once more.
+NEWEST_DJANGOS_FIRST = "3.12"
+EACH_KIND = "valkey-9.1,cluster,memcached,memory"
 OWN_SUITES = "tests/test_django_own_suite.py"
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
@@ -57,12 +60,13 @@ for version in PYTHONS:
         )
 
 
-def run_tests(session: nox.Session, *which: str, every_store: bool = False) -> None:
+def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND) -> None:
+    """Those tests, or all; on those stores, or on all."""
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
     session.run(
         *("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--tb=short"),
         *("-m", "not slow and not demo", "--hypothesis-profile=few"),
-        *(() if every_store else ("--stores", "valkey-9.1,cluster,memcached,memory")),
+        *(("--stores", stores) if stores else ()),
         *which,
         *session.posargs,
     )
@@ -72,7 +76,7 @@ def run_tests(session: nox.Session, *which: str, every_store: bool = False) -> N
 def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
-    run_tests(session)
+    run_tests(session, stores=EACH_KIND if session.python == NEWEST_DJANGOS_FIRST else "valkey-9.1,memory")
 
 
 @nox.session
@@ -80,7 +84,7 @@ def newest(session: nox.Session) -> None:
 def django(session: nox.Session, series: str) -> None:
     """The tests of Django with each that is supported, whatever the newest is; Django's own on every store."""
     session.install("-e", f".[{','.join(EXTRAS)}]", f"django=={series}.*", *TOOLS)
-    run_tests(session, OWN_SUITES, every_store=True)
+    run_tests(session, OWN_SUITES, stores=None)
     tests = {str(path) for path in Path("tests").glob("test_*django*.py")} - {OWN_SUITES}
     run_tests(session, *sorted(tests), "tests/test_shared_sessions.py")
 

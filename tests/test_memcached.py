@@ -150,7 +150,8 @@ def test_a_name_of_several_addresses_is_tried_at_each(single: Store) -> None:
 def test_a_ttl_is_what_the_node_says_it_is(client: MemcachedClient, single: Store, ttl: int) -> None:
     def is_right() -> bool:
         left = single.ttl(b"key")
-        return left is not None and ttl - 2 <= left <= ttl + 1  # its clock ticks once a second
+        # Its clock ticks once a second, late on a busy machine; a TTL taken for a time, or a time for a TTL, is years off.
+        return left is not None and abs(left - ttl) <= 4
 
     assert client.perform(Write(b"key", b"1", ttl, ABSENT)) == Stored(None)
     assert is_right()
