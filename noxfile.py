@@ -1,8 +1,9 @@
-"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of Django
-with each Django, too.
+"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of
+Django with each Django, too.
 
-`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, on
-Python 3.12 and for the lowest a cluster of it and Memcached, too: every other store is `make test`'s business, but for Django's own tests. A Python that is missing fails the run.
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 and for the
+lowest a cluster of it and Memcached, too; every other store is `make test`'s business, but for Django's own tests. A Python
+that is missing fails the run.
 """
 
 import os
