@@ -17,8 +17,8 @@ import nox
 from packaging.requirements import Requirement
 
 PYTHONS = ("3.11", "3.12", "3.13")
-# What `newest` does not bring: with 3.11 the newest is 5.2, as 6.0 needs 3.12; 6.1 is named for the day it is not the newest.
-DJANGOS = [("3.12", "6.0"), ("3.12", "6.1"), ("3.13", "5.2")]
+# What `make test` (5.2) and `newest` do not bring: 6.0 and 6.1 need 3.12; 6.1 is named for the day it is not the newest.
+DJANGOS = [("3.12", "6.0"), ("3.12", "6.1")]
 # The other Pythons need not meet each kind of store once more.
 NEWEST_DJANGOS_FIRST = "3.12"
 EACH_KIND = "valkey-9.1,cluster,memcached,memory"
