@@ -372,3 +372,15 @@ def test_a_session_that_has_expired_is_not_brought_back(begin: Begin) -> None:
         other.save()
     assert type(raised.value).__name__ == "SessionGone"
     assert SessionStore(session.session_key).get("a") is None
+
+
+def test_asking_whether_a_session_is_there_stretches_nothing(store: Store, settings: Settings) -> None:
+    settings.ELASTICACHE_SESSIONS_URL = store.url
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    session = SessionStore()
+    session["a"] = 1
+    session.save()
+    [key] = store.keys()
+    store.expire(key, 100)
+    assert SessionStore().exists(session.session_key)
+    assert (store.ttl(key) or 0) <= 100

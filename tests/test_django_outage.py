@@ -305,6 +305,29 @@ def test_a_flush_that_failed_is_tried_again_by_the_save(outage: Outage) -> None:
 
 
 @over("ours", "Django's")
+def test_a_flush_that_the_store_was_not_even_asked_for_has_not_happened(outage: Outage) -> None:
+    """The read before it failed just now, so it fails at once."""
+
+    def view(request: HttpRequest) -> str:
+        with suppress(StoreUnavailable):
+            request.session.get("name")
+        with suppress(StoreUnavailable):
+            request.session.flush()
+        return "signed out"
+
+    async def async_view(request: HttpRequest) -> str:
+        with suppress(StoreUnavailable):
+            await request.session.aget("name")
+        with suppress(StoreUnavailable):
+            await request.session.aflush()
+        return "signed out"
+
+    outage.proxy.go_down()
+    outage.check_refused(outage.site.visit(async_view if outage.site.kind == "asgi" else view))
+    outage.check_it_still_works()
+
+
+@over("ours", "Django's")
 @verbs(READS | {name: WRITES[name] for name in ("write", "set_expiry")})
 def test_a_view_may_go_on_without_the_session(outage: Outage, verb: Verb) -> None:
     do = verb.of(outage)

@@ -258,3 +258,40 @@ def test_what_json_cannot_take_either_is_refused(browser: Browser) -> None:
     for value in (Colour.RED, [Decimal(1), Size.SMALL], {Size.SMALL: {1, 2}}):
         assert browser.visit(put(value=value)).status_code == 500
     assert browser.content() == {"a": 1}
+
+
+# A serializer that gives other bytes each time, as one that encrypts does
+
+
+def test_reading_is_no_change_where_a_serializer_gives_other_bytes_each_time(
+    browser: Browser, settings: Settings
+) -> None:
+    settings.SESSION_SERIALIZER = "tests.django_site.serializers.Salted"
+    browser.visit(put(cart=["book"], other=1))
+
+    def while_another_writes(request: HttpRequest) -> None:
+        assert request.session["cart"] == ["book"]
+        assert not request.session.modified
+        other = SessionStore(request.session.session_key)
+        other["cart"].append("pen")
+        other.save()
+        request.session["other"] = 2
+
+    browser.visit(while_another_writes)
+    assert browser.content() == {"cart": ["book", "pen"], "other": 2}
+
+
+def test_a_user_whose_session_another_serializer_stored_can_sign_in_again(
+    browser: Browser, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SESSION_SERIALIZER = RICH
+    browser.visit(put(_auth_user_id="7"))
+    settings.SESSION_SERIALIZER = JSON
+    assert (
+        browser.visit(
+            lambda request: "_auth_user_id" in request.session and request.session["_auth_user_id"]
+        ).status_code
+        == 200
+    )
+    assert browser.content() == {}
+    assert len(log_lines(caplog)) == 2

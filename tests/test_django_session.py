@@ -466,3 +466,37 @@ def test_a_save_under_a_key_that_nobody_knows_begins_a_session_under_another(set
     session.save()
     assert session.session_key != "a" * 40
     assert again(session)["name"] == "Ada"
+
+
+# What other people's code does to it
+
+
+def test_what_is_put_in_the_place_of_the_content_replaces_it_under_the_same_key() -> None:
+    session = SessionStore()
+    session.update({"a": 1, "b": 2})
+    session.save()
+    key = session.session_key
+    assert key is not None
+    again = SessionStore(key)
+    again._session_cache = {"c": 3}
+    again.save()
+    assert again.session_key == key
+    assert dict(SessionStore(key).items()) == {"c": 3}
+
+
+def test_content_that_is_thrown_away_is_read_anew() -> None:
+    session = SessionStore()
+    session["a"] = 1
+    session.save()
+    other = SessionStore(session.session_key)
+    other["a"] = 2
+    other.save()
+    del session._session_cache
+    assert not hasattr(session, "_session_cache")
+    assert session["a"] == 2
+
+
+def test_a_lifetime_of_a_float_is_one(settings: Settings) -> None:
+    settings.SESSION_COOKIE_AGE = timedelta(days=7).total_seconds()
+    assert SessionStore.managers().rules.idle_timeout == 604_800
+    assert isinstance(SessionStore.managers().rules.idle_timeout, int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from .state import State
 
 # What may not seem to have happened when it failed, wherever in it the store was asked first.
 _DECISIVE: Final = frozenset({"login", "alogin", "logout", "alogout"})
+# Seconds for which they go on failing: for the rest of a request, but not for ever in an object that outlives one.
+_UNDECIDED: Final = 30.0
 
 
 class SessionGone(SessionEnded, UpdateError):
@@ -50,7 +51,7 @@ class Asking:
             if error is not self.failure:
                 self.failure, self._fails_until = error, time.monotonic() + error.retry_after
             if decisive or _signs_in_or_out():
-                self._fails_until = math.inf
+                self._fails_until = time.monotonic() + _UNDECIDED
                 self._state.declare(True)  # so that the middleware saves, which fails, too
             raise
         except SessionEnded as error:

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
 from .managers import package_settings
+from .store import SessionStore
 
 ENGINE: Final = "elasticache_sessions.django"
 MIDDLEWARE: Final = "elasticache_sessions.django.middleware.SessionMiddleware"
@@ -20,7 +21,7 @@ _WITHOUT_EFFECT: Final = {"SESSION_CACHE_ALIAS": "default", "SESSION_FILE_PATH":
 
 def check_settings(app_configs: Sequence[Any] | None, **options: Any) -> list[CheckMessage]:
     """E001: the settings do not name a store. W002, W003: what is set has no effect."""
-    if settings.SESSION_ENGINE != ENGINE:
+    if not _is(f"{settings.SESSION_ENGINE}.SessionStore", SessionStore):
         return [
             Caution(
                 f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, so elasticache_sessions keeps no sessions.",
@@ -53,7 +54,7 @@ def check_settings(app_configs: Sequence[Any] | None, **options: Any) -> list[Ch
 
 def check_middleware(app_configs: Sequence[Any] | None, **options: Any) -> list[CheckMessage]:
     """W001: another session middleware than ours answers 500 in an outage, and saves in a thread under ASGI."""
-    if settings.SESSION_ENGINE != ENGINE:
+    if not _is(f"{settings.SESSION_ENGINE}.SessionStore", SessionStore):
         return []
     from .middleware import SessionMiddleware
 

@@ -117,9 +117,19 @@ class _ExactFields(Fields):
 
 class _SerializedFields(Fields):
     def form(self, value: Any, before: bytes | None) -> bytes:
-        """What was stored without the serializer stays so until it changes: reading it is no change."""
-        if before is not None and codec.decode_foreign(before) is None:
+        """What was stored without the serializer stays so until it changes: reading it is no change. Nor is it where the
+        serializer gives other bytes each time, as one that encrypts does.
+        """
+        if before is None:
+            return self.to_bytes(value)
+        if codec.decode_foreign(before) is None:
             with suppress(EncodeError):
                 if codec.encode(value) == before:
                     return before
-        return self.to_bytes(value)
+        made = self.to_bytes(value)
+        if made == before or made == self.to_bytes(value):
+            return made
+        with suppress(DecodeError):
+            if self.from_bytes(before) == self.from_bytes(made):
+                return before
+        return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from math import ceil
 from typing import Any
 
 from django.conf import settings
@@ -46,7 +47,7 @@ def connect(ours: Settings) -> Managers:
     """Managers for what `ours` name. Sessions slide where Django's settings or ours say so (`rules`)."""
     rules = rules_for(
         ours,
-        idle_timeout=settings.SESSION_COOKIE_AGE,
+        idle_timeout=ceil(settings.SESSION_COOKIE_AGE),
         sliding=settings.SESSION_SAVE_EVERY_REQUEST or ours.idle_timeout is not None,
     )
     rules = replace(rules, keeps_empty=True, fields=fields_of(settings.SESSION_SERIALIZER), derive=follow)

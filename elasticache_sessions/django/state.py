@@ -15,7 +15,7 @@ from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
-from .content import OWNER
+from .content import EXPIRY, OWNER
 
 T = TypeVar("T")
 
@@ -59,10 +59,13 @@ class State:
         self.core = Session(fields=rules.fields())
         return self.core
 
+    def begin_unread(self, rules: Rules) -> Session:
+        """Hold what is to replace the content of the session with that key, which nobody has looked at."""
+        self.unread = self.key is not None
+        return self.begin(rules)
+
     def clear(self, rules: Rules) -> None:
-        if self.core is None:
-            self.unread = self.key is not None
-        (self.core or self.begin(rules)).fields.clear()
+        (self.core or self.begin_unread(rules)).fields.clear()
         self.declare(True)
 
     def declare(self, modified: bool) -> None:
@@ -91,6 +94,11 @@ class State:
         if isinstance(found, Session):
             self.core = found
             found.fields.on_unreadable = self.unreadable
+            for name in (
+                OWNER,
+                EXPIRY,
+            ):  # what others ask for first: whether they can be read shows before somebody relies on it
+                found.fields.get(name)
             return found
         self.key, self.ended = None, found is not None
         self.illegible = found == "unreadable"
@@ -223,12 +231,16 @@ class State:
         if core.stored is not None and core.fields.get(OWNER) is not None:
             yield from self.store(core, rules)
 
-    def flush(self, rules: Rules) -> Flow[None]:
-        """End it. What is put in later begins a new one."""
-        core, key = self.core, self.stored_key
+    def want_flush(self, rules: Rules) -> None:
+        """It is to end. Said before the store is asked, which may refuse to listen: until it has happened, a save tries."""
         if not self.ending:
             self.clear(rules)
-            self.ending = True  # until it has happened: a save tries again
+            self.ending = True
+
+    def flush(self, rules: Rules) -> Flow[None]:
+        """End it. What is put in later begins a new one."""
+        self.want_flush(rules)
+        core, key = self.core, self.stored_key
         content = {} if self.core is None else dict(self.core.fields)
         by_delete = self.ended and self.key is not None
         elsewhere = self.ended and self.key is None and not self.illegible

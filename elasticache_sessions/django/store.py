@@ -93,16 +93,23 @@ class SessionStore(SessionBase):
 
     @_session_cache.setter
     def _session_cache(self, content: dict[str, Any]) -> None:
-        fields = (self._state.core or self._state.begin(self._rules)).fields
+        fields = (self._state.core or self._state.begin_unread(self._rules)).fields
         if content is not fields:
             fields.clear()
             fields.update(content)
+
+    @_session_cache.deleter
+    def _session_cache(self) -> None:
+        """Read it anew when it is next touched."""
+        if self._state.core is None:
+            raise AttributeError("the session has not been read yet")
+        self._state.core, self._state.unread = None, False
 
     def _get_session(self, no_load: bool = False) -> Fields:
         self.accessed, self._state.just_read = True, False
         if self._state.core is None:
             if self.session_key is None or no_load:
-                self._state.begin(self._rules)
+                self._state.begin_unread(self._rules)
             else:
                 self._run(self._state.read(self._rules))
         return self._session_cache
@@ -232,11 +239,13 @@ class SessionStore(SessionBase):
     def flush(self) -> None:
         """End the session, at once and for every copy of its cookie. What is put in later begins a new one."""
         self.accessed = True
+        self._state.want_flush(self._rules)
         self._run(self._state.flush(self._rules))
 
     async def aflush(self) -> None:
         """As `flush`."""
         self.accessed = True
+        self._state.want_flush(self._rules)
         await self._arun(self._state.flush(self._rules))
 
     def delete(self, session_key: str | None = None) -> None:
