@@ -12,6 +12,7 @@ import pytest
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings, StoreUnavailable
 from tests.support.load import (
+    PATIENT,
     Manager,
     at_once,
     contents,
@@ -27,6 +28,13 @@ from tests.support.stores import MEMCACHED, NETWORKED, Store
 
 TIMEOUT, CONNECT_TIMEOUT = 0.4, 0.4
 ALWAYS = 1_000_000
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def patient_manager(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Manager]:
+    """Behind the proxy, where the test is not about time."""
+    with manager_of(request.param, proxy.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
+        yield manager
 
 
 @pytest.fixture(params=["threads", "asyncio"])
@@ -245,13 +253,13 @@ EACH_MISFIT = [
 
 @pytest.mark.parametrize(("networked_store", "misfit", "follows"), EACH_MISFIT, indirect=["networked_store"])
 def test_a_reply_that_does_not_fit_closes_its_connection_and_is_asked_for_again(
-    manager: Manager, proxy: Proxy, misfit: bytes, follows: bytes
+    patient_manager: Manager, proxy: Proxy, misfit: bytes, follows: bytes
 ) -> None:
-    stored = manager_session(manager, count=0)
+    stored = manager_session(patient_manager, count=0)
     rule = proxy.replace_reply(misfit + follows, when=is_read)
     with proxy.counting() as count:
-        assert contents(manager, stored.id) == {"count": 0}
-        assert contents(manager, stored.id) == {"count": 0}
+        assert contents(patient_manager, stored.id) == {"count": 0}
+        assert contents(patient_manager, stored.id) == {"count": 0}
     assert rule.fired == 1
     assert count.connections >= 1
 

@@ -162,13 +162,13 @@ def test_sliding_a_session_with_an_idle_timeout_of_its_own(
 
     cookie = sliding.ask(view).session_id
     key = key_of(cookie)
-    assert idle_ttl - 10 <= (networked_store.ttl(key) or 0) <= idle_ttl + 1
+    assert idle_ttl - 10 <= (networked_store.ttl(key) or 0) <= idle_ttl + 5
     half_as_long(networked_store, key, idle_ttl)
     assert cost(proxy, lambda: sliding.ask(read, cookie)) == price(
         "slide a session with an idle timeout of its own"
     )
-    # A server's clock that ticks in whole seconds may be behind by one.
-    assert idle_ttl - 10 <= (networked_store.ttl(key) or 0) <= idle_ttl + 1
+    # A server's clock that ticks in whole seconds may be behind, on a busy machine by more than one.
+    assert idle_ttl - 10 <= (networked_store.ttl(key) or 0) <= idle_ttl + 5
 
 
 def half_as_long(store: Store, key: bytes, idle_ttl: int) -> None:
