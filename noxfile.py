@@ -20,7 +20,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 # What `make test` (5.2) and `newest` do not bring: 6.0 and 6.1 need 3.12; 6.1 is named for the day it is not the newest.
 DJANGOS = [("3.12", "6.0"), ("3.12", "6.1")]
 # The other Pythons need not meet each kind of store once more.
-NEWEST_DJANGOS_FIRST = "3.12"
+WITH_EACH_KIND = "3.12"
 EACH_KIND = "valkey-9.1,cluster,memcached,memory"
 OWN_SUITES = "tests/test_django_own_suite.py"
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -77,7 +77,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
 def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
-    run_tests(session, stores=EACH_KIND if session.python == NEWEST_DJANGOS_FIRST else "valkey-9.1,memory")
+    run_tests(session, stores=EACH_KIND if session.python == WITH_EACH_KIND else "valkey-9.1,memory")
 
 
 @nox.session

@@ -231,15 +231,15 @@ class Server:
         self.close()
 
 
-class Cluster:
-    """Three Valkey nodes that share the slots, without replicas."""
+class _Several:
+    """Servers that are one store together."""
 
-    name = "cluster"
     host = "127.0.0.1"
-    dialect = dialects.RESP
+    dialect: dialects.Dialect
 
-    def __init__(self, nodes: tuple[Server, ...]) -> None:
+    def __init__(self, nodes: tuple[Server, ...], name: str) -> None:
         self.nodes = nodes
+        self.name = name
 
     @property
     def port(self) -> int:
@@ -252,6 +252,15 @@ class Cluster:
     @property
     def url(self) -> str:
         return self.dialect.url(self.ports)
+
+
+class Cluster(_Several):
+    """Three Valkey nodes that share the slots, without replicas."""
+
+    dialect = dialects.RESP
+
+    def __init__(self, nodes: tuple[Server, ...]) -> None:
+        super().__init__(nodes, "cluster")
 
     def command(self, *arguments: resp.Argument) -> object:
         """One command on the node that has its key."""
@@ -294,27 +303,13 @@ def _is_complete(node: Server, size: int) -> bool:
     return b"cluster_state:ok" in info and len(slots) == size
 
 
-class Nodes:
+class Nodes(_Several):
     """Several Memcached nodes, which know nothing of each other."""
 
-    host = "127.0.0.1"
     dialect = dialects.MEMCACHED
 
     def __init__(self, nodes: tuple[Server, ...]) -> None:
-        self.nodes = nodes
-        self.name = f"memcached-{len(nodes)}"
-
-    @property
-    def port(self) -> int:
-        return self.nodes[0].port
-
-    @property
-    def ports(self) -> tuple[int, ...]:
-        return tuple(node.port for node in self.nodes)
-
-    @property
-    def url(self) -> str:
-        return self.dialect.url(self.ports)
+        super().__init__(nodes, f"memcached-{len(nodes)}")
 
 
 @contextmanager
