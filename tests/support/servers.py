@@ -207,6 +207,15 @@ class Server:
     def pause(self) -> None:
         """The server takes connections and never answers, as one that hangs (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
+        # The signal is on its way when `kill` returns; a thread on another core may answer until it is there.
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while any(state != "T" for state in self._thread_states()):
+            assert time.monotonic() < deadline, f"{self.name} did not stop"
+            time.sleep(0.001)
+
+    def _thread_states(self) -> list[str]:
+        stats = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return [stat.read_text().rpartition(")")[2].split()[0] for stat in stats]
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
