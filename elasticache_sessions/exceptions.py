@@ -53,13 +53,23 @@ class StoreUnavailable(SessionError):
     """The network or the server failed, for now. No session was lost; the cookie is left alone.
 
     `retry`: whether sending the same command again may help at once. `sent`: whether the command may have
-    reached the server. `retry_after`: whole seconds, for the Retry-After header of a 503.
+    reached the server. `silent`: whether a node was waited for in vain: it took no connection, or did not reply in
+    time. `retry_after`: whole seconds, for the Retry-After header of a 503.
     """
 
-    def __init__(self, message: str, *, retry: bool = False, sent: bool = True, retry_after: int = 1) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry: bool = False,
+        sent: bool = True,
+        silent: bool = False,
+        retry_after: int = 1,
+    ) -> None:
         super().__init__(message)
         self.retry = retry
         self.sent = sent
+        self.silent = silent
         self.retry_after = retry_after
 
 

@@ -1,6 +1,6 @@
 """The managers: they run the flows on a cache client. One for threads, one for event loops.
 
-What they add: the time limit (a command that failed at once is sent again while TIMEOUT allows, and the flow
+What they add: the time limit of an operation (a command that failed at once is sent again while it allows, and the flow
 is told), one client a process or event loop, and events, which they log.
 """
 
@@ -13,6 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from . import flows
@@ -22,16 +23,18 @@ from .drive import drive, drive_async
 from .events import Listener
 from .exceptions import StoreUnavailable
 from .fields import Fields
+from .limit import TimeLimit, Timeouts
 from .session import Rules, Session
 from .settings import Settings
 from .settle import Event, Flow, Sleep
 
 # The core's idle timeout where neither the settings nor a framework says one: Django's two weeks.
 _IDLE_TIMEOUT: Final = 14 * 86_400
-# How much of TIMEOUT may have passed for a command to be sent again; a sending may take the rest
-# (`clients.redis.ATTEMPT`).
-_RESEND_WITHIN: Final = 0.2
-_RESENDS: Final = 3
+# How often a command that failed at once is sent again, while TIMEOUT allows; and the longest pauses between, in seconds. A
+# primary that just became a replica, or a slot that moves, is somewhere else by then.
+_PAUSES: Final = (0.0, 0.05, 0.15)
+
+_TIMEOUTS: Final = Settings().timeouts
 
 T = TypeVar("T")
 
@@ -52,25 +55,37 @@ def rules_for(settings: Settings, *, idle_timeout: int | None = None, sliding: b
     )
 
 
-class _Resending:
-    """How often one command is sent: again after a failure that may pass at once, while TIMEOUT allows."""
+class _Operation:
+    """One run of a flow: the time it has, and what becomes of a command that failed."""
 
-    def __init__(self, timeout: float) -> None:
-        self._until = time.monotonic() + timeout * _RESEND_WITHIN
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.limit = TimeLimit(*timeouts)
+        self._begin()
+
+    def _begin(self) -> None:
         self._sendings = 0
         self._sent = False
 
     def pause_after(self, error: StoreUnavailable) -> float:
-        """Seconds to wait before sending again; raises `error` where that is not to be."""
+        """Seconds to wait before the command is sent again; raises `error` where that is not to be."""
         self._sendings += 1
         self._sent = error.sent = self._sent or error.sent
-        pause = 0.0 if self._sendings == 1 else random.uniform(0.01, 0.03)
-        if not error.retry or self._sendings > _RESENDS or time.monotonic() + pause > self._until:
-            raise error
-        return pause
+        if error.retry and self._sendings <= len(_PAUSES):
+            pause = _PAUSES[self._sendings - 1] * random.uniform(0.5, 1)
+            if pause < self.limit.left():
+                return pause
+        self._sendings = (
+            0  # should the flow itself send it again, as it may be told then that it was sent before
+        )
+        raise error
 
     def told(self, reply: Reply) -> Reply:
-        return replace(reply, resent=True) if self._sent and isinstance(reply, Conflict) else reply
+        """`reply`, as the flow is to have it. The next command is a new one."""
+        if isinstance(reply, Conflict):
+            reply = replace(reply, resent=self._sent)
+            self.limit.renew()
+        self._begin()
+        return reply
 
 
 class SessionManager:
@@ -80,10 +95,10 @@ class SessionManager:
     Every method raises StoreUnavailable when the store does not answer within TIMEOUT.
     """
 
-    def __init__(self, client: CacheClient, rules: Rules, timeout: float = 0.5) -> None:
+    def __init__(self, client: CacheClient, rules: Rules, timeouts: Timeouts = _TIMEOUTS) -> None:
         self.rules = replace(rules, blind_touch=client.blind_touch, node_of=node_of_client(client))
         self._client = client
-        self._timeout = timeout
+        self._timeouts = timeouts
         self._listener = Listener()
 
     @classmethod
@@ -102,7 +117,7 @@ class SessionManager:
         Raises:
             ConfigurationError, MissingExtra
         """
-        manager = cls(client_for(settings, client), rules or rules_for(settings), settings.timeout)
+        manager = cls(client_for(settings, client), rules or rules_for(settings), settings.timeouts)
         if client is None:
             # Also runs when the process ends. What the app made, the app closes.
             weakref.finalize(manager, manager._client.close)
@@ -157,21 +172,24 @@ class SessionManager:
 
     def run(self, flow: Flow[T]) -> T:
         """Run any flow (`flows`) on the store, and return what it returns. What all the verbs above do."""
-        return drive(flow, self._answer)
+        return drive(flow, partial(self._answer, _Operation(self._timeouts)))
 
-    def _answer(self, question: Command | Sleep | Event) -> Reply:
+    def _answer(self, operation: _Operation, question: Command | Sleep | Event) -> Reply:
         if isinstance(question, Event):
             self._listener.hear(question)
             return None
         if isinstance(question, Sleep):
             time.sleep(question.seconds)
             return None
-        sending = _Resending(self._timeout)
-        while True:
-            try:
-                return sending.told(self._client.perform(question))
-            except StoreUnavailable as error:
-                time.sleep(sending.pause_after(error))
+        return self._perform(operation, question)
+
+    def _perform(self, operation: _Operation, command: Command) -> Reply:
+        with operation.limit:
+            while True:
+                try:
+                    return operation.told(self._client.perform(command))
+                except StoreUnavailable as error:
+                    time.sleep(operation.pause_after(error))
 
 
 class AsyncSessionManager:
@@ -180,10 +198,12 @@ class AsyncSessionManager:
     A loop's connections are closed when it ends (`asyncio.run`, uvicorn) or by `aclose` on it.
     """
 
-    def __init__(self, connect: Callable[[], AsyncCacheClient], rules: Rules, timeout: float = 0.5) -> None:
+    def __init__(
+        self, connect: Callable[[], AsyncCacheClient], rules: Rules, timeouts: Timeouts = _TIMEOUTS
+    ) -> None:
         self.rules = rules
         self._connect = connect
-        self._timeout = timeout
+        self._timeouts = timeouts
         self._listener = Listener()
         self._closes = True
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = (
@@ -204,7 +224,7 @@ class AsyncSessionManager:
         clients = async_clients_for(settings, client)
         rules = rules or rules_for(settings)
         rules = replace(rules, blind_touch=clients.blind_touch, node_of=clients.node_of)
-        manager = cls(clients.make, rules, settings.timeout)
+        manager = cls(clients.make, rules, settings.timeouts)
         manager._closes = client is None  # what the app made, the app closes
         return manager
 
@@ -258,7 +278,7 @@ class AsyncSessionManager:
 
             held = self._clients[loop] = _LoopClient(self._connect(), self._closes, forget)
             await anext(held.lifetime)
-        client = held.client
+        client, operation = held.client, _Operation(self._timeouts)
 
         async def answer(question: Command | Sleep | Event) -> Reply:
             if isinstance(question, Event):
@@ -267,17 +287,17 @@ class AsyncSessionManager:
             if isinstance(question, Sleep):
                 await asyncio.sleep(question.seconds)
                 return None
-            return await self._perform(client, question)
+            return await self._perform(operation, client, question)
 
         return await drive_async(flow, answer)
 
-    async def _perform(self, client: AsyncCacheClient, command: Command) -> Reply:
-        sending = _Resending(self._timeout)
-        while True:
-            try:
-                return sending.told(await client.perform(command))
-            except StoreUnavailable as error:
-                await asyncio.sleep(sending.pause_after(error))
+    async def _perform(self, operation: _Operation, client: AsyncCacheClient, command: Command) -> Reply:
+        with operation.limit:
+            while True:
+                try:
+                    return operation.told(await client.perform(command))
+                except StoreUnavailable as error:
+                    await asyncio.sleep(operation.pause_after(error))
 
 
 class _LoopClient:

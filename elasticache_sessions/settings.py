@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from .endpoint import EXAMPLE, NAME, Endpoint, suggestion
 from .exceptions import ConfigurationError
+from .limit import Timeouts
 
 __all__ = ["NAME", "Endpoint", "Settings"]
 
@@ -84,9 +85,10 @@ class Settings:
     prefix: str = "sess:"
     """What every key in the store begins with. Apps with the same prefix (and cookie name) share sessions."""
     timeout: float = 0.5
-    """How long one command to the store may take, sending it again and waiting for a connection included."""
+    """How long one operation may wait for the store: to load a session, say, or to save one. Waiting for a free connection
+    and sending again what failed are included."""
     connect_timeout: float = 1.0
-    """How much longer where a connection must be made first."""
+    """How much longer where it must connect first: names, TCP, TLS, credentials."""
     idle_timeout: int | None = None
     """How long a session lives without being used. None: the framework's own setting."""
     absolute_timeout: int | None = None
@@ -117,6 +119,11 @@ class Settings:
         """
         found = _named(os.environ if environ is None else environ) | _named(config)
         return cls(**found)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Both time limits."""
+        return Timeouts(self.timeout, self.connect_timeout)
 
     @property
     def endpoint(self) -> Endpoint:

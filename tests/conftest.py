@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import pytest
 
+from elasticache_sessions.clients import breaker
 from tests.support import stores
 from tests.support.instances import FRAMEWORKS
 from tests.support.proxy import Proxy
@@ -103,6 +104,13 @@ def single_proxy(single_store: Store) -> Iterator[Proxy]:
     """A proxy before Valkey 9.1."""
     with Proxy(*single_store.ports) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def never_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that failed may be asked again at once: for tests of what a failure does, and what is there after it."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(breaker, "LONGEST_PAUSE", 0.0)
 
 
 @pytest.fixture

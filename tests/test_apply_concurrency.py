@@ -57,7 +57,9 @@ def test_400_increments_are_counted_exactly(store: Store) -> None:
 def test_400_increments_of_an_event_loop_are_counted_exactly(store: Store) -> None:
     with managers(store.url) as (manager,):
         session_id = manager_session(manager, count=0).id
-        counter = AsyncSessionManager.connect(Settings(url=store.url, timeout=PATIENT))
+        counter = AsyncSessionManager.connect(
+            Settings(url=store.url, timeout=PATIENT, connect_timeout=PATIENT)
+        )
 
         async def count() -> list[int]:
             counts = []

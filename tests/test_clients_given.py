@@ -40,7 +40,7 @@ CLIENTS: dict[str, tuple[Callable[..., Any], str]] = {
     "valkey.asyncio.ValkeyCluster": (valkey.asyncio.ValkeyCluster, "cluster"),
 }
 THREADS = [name for name in CLIENTS if "asyncio" not in name]
-SETTINGS = Settings(timeout=PATIENT)
+SETTINGS = Settings(timeout=PATIENT, connect_timeout=PATIENT)
 
 Manager = SessionManager | OnLoop
 

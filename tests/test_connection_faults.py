@@ -26,6 +26,8 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.stores import MEMCACHED, NETWORKED, Store
 
+pytestmark = pytest.mark.usefixtures("never_left_alone")
+
 TIMEOUT, CONNECT_TIMEOUT = 0.4, 0.4
 ALWAYS = 1_000_000
 

@@ -35,7 +35,9 @@ def leaves_no_connection(store: Store) -> Iterator[None]:
 
 def test_a_closed_manager_has_no_connection_and_can_be_used_again(networked_store: Store) -> None:
     with leaves_no_connection(networked_store):
-        manager = SessionManager.connect(Settings(url=networked_store.url, timeout=PATIENT))
+        manager = SessionManager.connect(
+            Settings(url=networked_store.url, timeout=PATIENT, connect_timeout=PATIENT)
+        )
         stored = manager_session(manager, user="Ada")
         assert clients_of(networked_store) >= 1
         manager.close()
@@ -47,7 +49,9 @@ def test_a_closed_manager_has_no_connection_and_can_be_used_again(networked_stor
 
 def test_a_manager_that_nobody_holds_any_more_closes_its_connections(networked_store: Store) -> None:
     with leaves_no_connection(networked_store):
-        manager = SessionManager.connect(Settings(url=networked_store.url, timeout=PATIENT))
+        manager = SessionManager.connect(
+            Settings(url=networked_store.url, timeout=PATIENT, connect_timeout=PATIENT)
+        )
         manager_session(manager, user="Ada")
         del manager
         gc.collect()
@@ -81,7 +85,9 @@ def test_a_process_that_ends_says_goodbye(networked_store: Store) -> None:
 
 
 def test_each_event_loop_has_connections_of_its_own_that_end_with_it(networked_store: Store) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=networked_store.url, timeout=PATIENT))
+    manager = AsyncSessionManager.connect(
+        Settings(url=networked_store.url, timeout=PATIENT, connect_timeout=PATIENT)
+    )
     ids: list[str] = []
 
     async def main() -> None:
@@ -102,7 +108,9 @@ def test_each_event_loop_has_connections_of_its_own_that_end_with_it(networked_s
 
 
 def test_two_event_loops_at_once_share_one_manager(networked_store: Store) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=networked_store.url, timeout=PATIENT))
+    manager = AsyncSessionManager.connect(
+        Settings(url=networked_store.url, timeout=PATIENT, connect_timeout=PATIENT)
+    )
 
     async def main() -> None:
         stored = Session()
@@ -118,7 +126,9 @@ def test_two_event_loops_at_once_share_one_manager(networked_store: Store) -> No
 
 
 def test_closing_on_a_loop_closes_that_loops_connections_alone(networked_store: Store) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=networked_store.url, timeout=PATIENT))
+    manager = AsyncSessionManager.connect(
+        Settings(url=networked_store.url, timeout=PATIENT, connect_timeout=PATIENT)
+    )
 
     async def main() -> None:
         stored = Session()
@@ -152,7 +162,9 @@ def test_threads_wait_for_a_free_connection(proxy: Proxy) -> None:
 
 
 def test_tasks_wait_for_a_free_connection(proxy: Proxy) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=proxy.url, timeout=PATIENT, max_connections=2))
+    manager = AsyncSessionManager.connect(
+        Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT, max_connections=2)
+    )
     proxy.delay_replies(0.002)
 
     async def work(task: int) -> None:
@@ -181,7 +193,9 @@ def test_a_connection_that_the_server_closes_when_idle_is_made_again(own_server:
 
 def test_tasks_that_are_cancelled_stop_and_leave_nothing_behind(proxy: Proxy) -> None:
     """Neither a reply for the next nor a connection that nobody gives back, wherever the cancellation meets them."""
-    manager = AsyncSessionManager.connect(Settings(url=proxy.url, timeout=PATIENT, max_connections=2))
+    manager = AsyncSessionManager.connect(
+        Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT, max_connections=2)
+    )
 
     async def use(session_id: str, number: int) -> None:
         while True:

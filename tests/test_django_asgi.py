@@ -25,7 +25,7 @@ from tests.support.django_pages import (
     asks_for_a_session,
     session_of,
 )
-from tests.support.load import PATIENT, at_once
+from tests.support.load import PATIENTLY, at_once
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
 from tests.support.served import UVICORN, served
@@ -134,7 +134,7 @@ def test_our_middleware_calls_no_thread(redis_store: Store, monkeypatch: pytest.
 
     with override_settings(
         ELASTICACHE_SESSIONS_URL=redis_store.url,
-        ELASTICACHE_SESSIONS_TIMEOUT=PATIENT,
+        **PATIENTLY,
         SESSION_SAVE_EVERY_REQUEST=True,
     ):
         asyncio.run(main())
@@ -145,7 +145,11 @@ def test_our_middleware_calls_no_thread(redis_store: Store, monkeypatch: pytest.
 
 @pytest.fixture
 def site(single_proxy: Proxy) -> Site:  # type: ignore[misc]  # a generator
-    with Site("asgi", single_proxy.url, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT) as site:
+    with Site(
+        "asgi",
+        single_proxy.url,
+        **PATIENTLY,
+    ) as site:
         site.visit(lambda request: request.session.aset("name", "Ada"))
         yield site
 
@@ -254,7 +258,11 @@ def test_a_sync_view_may_ask_on_one_event_loop_after_another(single_proxy: Proxy
         for _ in range(3):
             async_to_sync(work)()
 
-    with Site("wsgi", single_proxy.url, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT) as site:
+    with Site(
+        "wsgi",
+        single_proxy.url,
+        **PATIENTLY,
+    ) as site:
         site.ask(view)
         assert site.contents() == {"count": 15}
 

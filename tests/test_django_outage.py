@@ -43,8 +43,10 @@ from tests.support.django_pages import (
     set_cookies,
 )
 from tests.support.flask_apps import log_lines
-from tests.support.load import PATIENT
+from tests.support.load import PATIENTLY
 from tests.support.proxy import Command, Proxy
+
+pytestmark = pytest.mark.usefixtures("never_left_alone")
 
 KINDS = ("wsgi", "asgi", "asgi, sync views")
 STACKS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
@@ -126,7 +128,13 @@ def outage(
     """Parametrised by kind and stack; `go_down()` of its proxy is the outage."""
     kind, stack = request.param
     chain, settings = STACKS[stack]
-    with Site(kind, single_proxy.url, chain, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT, **settings) as site:
+    with Site(
+        kind,
+        single_proxy.url,
+        chain,
+        **PATIENTLY,
+        **settings,
+    ) as site:
         yield Outage(site, single_proxy, stack, caplog)
 
 
@@ -697,7 +705,13 @@ def test_whatever_the_store_nobody_is_signed_out(
     proxy: Proxy, kind: str, stack: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     chain, settings = STACKS[stack]
-    with Site(kind, proxy.url, chain, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT, **settings) as site:
+    with Site(
+        kind,
+        proxy.url,
+        chain,
+        **PATIENTLY,
+        **settings,
+    ) as site:
         outage = Outage(site, proxy, stack, caplog)
         for name in ("read", "write", "logout", "login", "clear"):
             proxy.go_down()

@@ -14,15 +14,17 @@ from werkzeug.test import TestResponse
 from elasticache_sessions.exceptions import StoreUnavailable
 from elasticache_sessions.flask import ElastiCacheSessions
 from tests.support.flask_apps import Site, attributes, log_lines
-from tests.support.load import PATIENT
+from tests.support.load import PATIENTLY
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.usefixtures("never_left_alone")
 
 
 @pytest.fixture
 def site(proxy: Proxy) -> Iterator[Site]:
     """Its browser is signed in; `proxy.go_down()` is the outage."""
-    with Site(proxy.url, ELASTICACHE_SESSIONS_TIMEOUT=PATIENT) as site:
+    with Site(proxy.url, **PATIENTLY) as site:
         site.visit(lambda: session.update(name="Ada"))
         yield site
 

@@ -18,6 +18,7 @@ from elasticache_sessions import (
 )
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Reply, Write
 from elasticache_sessions.clients.memory import MemoryClient
+from elasticache_sessions.limit import Timeouts
 from elasticache_sessions.record import Header, Kind, Record, pack
 from elasticache_sessions.session import Rules, handle_of
 from elasticache_sessions.settle import Flow
@@ -122,9 +123,9 @@ def saved_through(client: Failing) -> Session:
     session.fields["a"] = 1
     rules = Rules("s:", 60)
     if isinstance(client, AsyncFailing):
-        asyncio.run(AsyncSessionManager(lambda: client, rules, timeout=5).save(session))
+        asyncio.run(AsyncSessionManager(lambda: client, rules, Timeouts(5, 5)).save(session))
     else:
-        SessionManager(client, rules, timeout=5).save(session)
+        SessionManager(client, rules, Timeouts(5, 5)).save(session)
     return session
 
 
@@ -156,7 +157,7 @@ def test_a_conflict_says_whether_its_command_had_been_sent_before(sent: bool) ->
     client = Failing(StoreUnavailable("reset", retry=True, sent=sent))
     value = pack(Record(Header(Kind.LIVE, 1, (b"first!",), 1)))
     client.client.put(b"key", value, 60)
-    manager = SessionManager(client, Rules("s:", 60), timeout=5)
+    manager = SessionManager(client, Rules("s:", 60), Timeouts(5, 5))
     replies: list[Reply] = []
 
     def flow() -> Flow[None]:
@@ -189,7 +190,10 @@ def test_an_unreadable_record_is_one_log_line_with_its_handle(
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 def test_what_happens_is_counted_for_each_manager(store: Store, kind: str) -> None:
-    with manager_of(kind, store.url, timeout=PATIENT) as manager, manager_of(kind, store.url) as other:
+    with (
+        manager_of(kind, store.url, timeout=PATIENT, connect_timeout=PATIENT) as manager,
+        manager_of(kind, store.url) as other,
+    ):
         stored = manager_session(manager, a=1)
         mine, theirs = manager.load(stored.id), other.load(stored.id)
         assert mine is not None and theirs is not None

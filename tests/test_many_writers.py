@@ -66,7 +66,7 @@ class DjangoWriter(Writer):
     keeps_empty = saves_always = True
 
     def __init__(self, url: str) -> None:
-        made = connect(Settings(url=url, timeout=PATIENT))
+        made = connect(Settings(url=url, timeout=PATIENT, connect_timeout=PATIENT))
         super().__init__(made.sync)
         self.store = type("SessionStore", (SessionStore,), {"managers": staticmethod(lambda: made)})
 
@@ -111,7 +111,7 @@ class AsyncDjangoWriter(DjangoWriter):
 def writer(framework: str, url: str) -> Iterator[Writer]:
     with asyncio.Runner() as runner:
         if framework == "flask":
-            made = Writer(SessionManager.connect(Settings(url=url, timeout=PATIENT)))
+            made = Writer(SessionManager.connect(Settings(url=url, timeout=PATIENT, connect_timeout=PATIENT)))
         elif framework == "django-wsgi":
             made = DjangoWriter(url)
         else:

@@ -27,8 +27,10 @@ from elasticache_sessions import (
     ValueTooLarge,
 )
 from elasticache_sessions.clients.base import ABSENT, Conflict, Entry, Read, Replace, Stored, Write
+from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import MemcachedClient, connect, connect_async, ranked
 from elasticache_sessions.clients.memcached_connection import Connection, expiry
+from elasticache_sessions.limit import TimeLimit
 from tests.support import memcached, servers
 from tests.support.dialects import MEMCACHED
 from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, stored_id
@@ -49,7 +51,7 @@ def single(give_store: Callable[[str], Store]) -> Store:
 
 @pytest.fixture
 def client(single: Store) -> Iterator[MemcachedClient]:
-    made = connect(Settings(url=single.url, timeout=PATIENT))
+    made = connect(Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT))
     yield made
     made.close()
 
@@ -112,7 +114,7 @@ def test_the_hooks_of_pymemcache_are_what_they_were() -> None:
 
 def test_a_read_that_touches_is_one_gats(single: Store) -> None:
     with Proxy(*single.ports, dialect=MEMCACHED) as proxy:
-        made = connect(Settings(url=proxy.url, timeout=PATIENT))
+        made = connect(Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT))
         made.perform(Write(b"key", b"value", 100, ABSENT))
         with proxy.counting() as count:
             entry = made.perform(Read(b"key", touch=600, now=int(time.time())))
@@ -124,7 +126,7 @@ def test_a_read_that_touches_is_one_gats(single: Store) -> None:
 
 def test_no_command_is_ever_sent_without_waiting_for_its_reply(single: Store) -> None:
     with Proxy(*single.ports, dialect=MEMCACHED) as proxy:
-        made = connect(Settings(url=proxy.url, timeout=PATIENT))
+        made = connect(Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT))
         made.perform(Write(b"key", b"1", 100, ABSENT))
         entry = made.perform(Read(b"key"))
         assert isinstance(entry, Entry)
@@ -139,7 +141,9 @@ def test_no_command_is_ever_sent_without_waiting_for_its_reply(single: Store) ->
 
 def test_a_name_of_several_addresses_is_tried_at_each(single: Store) -> None:
     """ "localhost" is often ::1 first, where nobody listens."""
-    with manager_of("threads", f"memcached://localhost:{single.ports[0]}", timeout=PATIENT) as manager:
+    with manager_of(
+        "threads", f"memcached://localhost:{single.ports[0]}", timeout=PATIENT, connect_timeout=PATIENT
+    ) as manager:
         assert contents(manager, stored_id(manager, a=1)) == {"a": 1}
 
 
@@ -194,7 +198,9 @@ def test_what_the_node_does_not_take_is_too_large_and_the_stored_session_stays(
 ) -> None:
     with (
         own_server(*options) as server,
-        manager_of(kind, server.url, max_bytes=10 * limit, timeout=PATIENT) as manager,
+        manager_of(
+            kind, server.url, max_bytes=10 * limit, timeout=PATIENT, connect_timeout=PATIENT
+        ) as manager,
     ):
         stored = manager_session(manager, user="Ada")
         loaded = manager.load(stored.id)
@@ -213,7 +219,7 @@ def test_what_the_node_does_not_take_is_too_large_and_the_stored_session_stays(
 
 
 def test_a_session_of_the_largest_size_that_is_allowed_by_default_fits(single: Store) -> None:
-    with manager_of("threads", single.url, timeout=PATIENT) as manager:
+    with manager_of("threads", single.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
         text = "x" * 999_900
         assert contents(manager, stored_id(manager, text=text)) == {"text": text}
 
@@ -240,9 +246,10 @@ def by_node(manager: Manager, nodes: Nodes, count: int = 30) -> dict[int, dict[s
 
 
 @KINDS
+@pytest.mark.usefixtures("never_left_alone")
 def test_a_dead_node_is_an_error_for_its_sessions_and_nothing_for_the_others(nodes: Nodes, kind: str) -> None:
     dead, *living = nodes.nodes
-    with manager_of(kind, nodes.url, timeout=PATIENT) as manager:
+    with manager_of(kind, nodes.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
         sessions = by_node(manager, nodes)
         before = {server.port: memcached.stats(server.port)["curr_items"] for server in living}
         loaded = [found for session_id in sessions[dead.port] if (found := manager.load(session_id))]
@@ -308,7 +315,7 @@ def test_a_node_that_hangs_holds_up_no_thread_that_asks_another(nodes: Nodes) ->
 def test_a_node_that_hangs_holds_up_no_task_that_asks_another(nodes: Nodes) -> None:
     hung, *living = nodes.nodes
     manager = AsyncSessionManager.connect(Settings(url=nodes.url, timeout=2.0, max_connections=2))
-    with manager_of("threads", nodes.url, timeout=PATIENT) as helper:
+    with manager_of("threads", nodes.url, timeout=PATIENT, connect_timeout=PATIENT) as helper:
         sessions = by_node(helper, nodes)
     others = {session_id: n for server in living for session_id, n in sessions[server.port].items()}
 
@@ -347,7 +354,9 @@ def test_who_finds_no_free_connection_is_told_what_to_raise(single: Store, kind:
             client.close()
         else:
             errors = asyncio.run(failures(settings, 3))
-    refused = [error for error in errors if "all 1 connections to a node are busy" in str(error)]
+    refused = [
+        error for error in errors if "every connection that this process may have is busy" in str(error)
+    ]
     assert len(refused) == 2
     assert all((error.sent, error.retry) == (False, False) for error in refused)
     assert all("ELASTICACHE_SESSIONS_MAX_CONNECTIONS" in str(error) for error in refused)
@@ -360,7 +369,7 @@ def failure(client: MemcachedClient) -> StoreUnavailable:
 
 
 async def failures(settings: Settings, count: int) -> list[StoreUnavailable]:
-    client = connect_async(settings)
+    client = connect_async(settings, Breakers(settings.timeouts))
     results = await asyncio.gather(
         *[client.perform(Read(b"key")) for _ in range(count)], return_exceptions=True
     )
@@ -373,7 +382,9 @@ def our_threads() -> list[threading.Thread]:
 
 
 def test_tasks_share_as_many_threads_as_there_are_connections_and_leave_none(single: Store) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=single.url, timeout=PATIENT, max_connections=3))
+    manager = AsyncSessionManager.connect(
+        Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT, max_connections=3)
+    )
 
     async def main() -> None:
         stored = Session()
@@ -402,7 +413,9 @@ def test_each_command_of_a_task_is_one_hop_to_a_thread(
         return submit(self, job, *arguments)
 
     async def main() -> None:
-        manager = AsyncSessionManager.connect(Settings(url=single.url, timeout=PATIENT))
+        manager = AsyncSessionManager.connect(
+            Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT)
+        )
         stored = Session()
         stored.fields["a"] = 1
         monkeypatch.setattr(ThreadPoolExecutor, "submit", counting)
@@ -418,14 +431,15 @@ def test_each_command_of_a_task_is_one_hop_to_a_thread(
 
 def test_a_command_does_not_wait_for_more_to_send(single: Store) -> None:
     """Nagle's algorithm holds a small packet back until the last one is acknowledged: 40 ms with delayed ones."""
-    connection = Connection(("127.0.0.1", single.ports[0]), 1.0)
+    with TimeLimit(PATIENT, PATIENT):
+        connection = Connection(("127.0.0.1", single.ports[0]))
     assert connection.sock._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     connection.close()
 
 
 def test_a_failure_of_the_look_after_a_conflict_says_that_nothing_was_stored(single: Store) -> None:
     with Proxy(*single.ports, dialect=MEMCACHED) as proxy:
-        client = connect(Settings(url=proxy.url, timeout=PATIENT))
+        client = connect(Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT))
         client.perform(Write(b"key", b"1", 100, ABSENT))
         proxy.lose_reply(when="gets")
         with pytest.raises(StoreUnavailable) as failed:
@@ -441,7 +455,10 @@ def test_a_failure_of_the_look_after_a_conflict_says_that_nothing_was_stored(sin
 
 @KINDS
 def test_a_session_that_was_evicted_is_none_is_counted_and_is_never_anybody_elses(kind: str) -> None:
-    with own_server("-m", "2") as server, manager_of(kind, server.url, timeout=PATIENT) as manager:
+    with (
+        own_server("-m", "2") as server,
+        manager_of(kind, server.url, timeout=PATIENT, connect_timeout=PATIENT) as manager,
+    ):
         stored = {}
         for number in range(300):
             stored[stored_id(manager, number=number, text=f"{number:05}" * 2000)] = number
@@ -465,7 +482,10 @@ def test_a_session_that_was_evicted_is_none_is_counted_and_is_never_anybody_else
 
 
 def test_a_node_that_may_not_evict_says_that_it_is_out_of_memory() -> None:
-    with own_server("-m", "2", "-M") as server, manager_of("threads", server.url, timeout=PATIENT) as manager:
+    with (
+        own_server("-m", "2", "-M") as server,
+        manager_of("threads", server.url, timeout=PATIENT, connect_timeout=PATIENT) as manager,
+    ):
         stored: dict[str, int] = {}
         with pytest.raises(StoreUnavailable, match="out of memory and could not make room") as failed:
             for number in range(400):
@@ -486,16 +506,15 @@ def test_a_node_that_may_not_evict_says_that_it_is_out_of_memory() -> None:
 
 
 def test_events_of_many_threads_are_all_counted(single: Store) -> None:
-    manager = SessionManager.connect(Settings(url=single.url, timeout=PATIENT))
+    manager = SessionManager.connect(Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT))
     at_once(*[lambda: [manager.load("x" * 40) for _ in range(100)]] * 8)
     assert manager.counts == {"missing": 800}
     manager.close()
 
 
 def test_a_connection_is_closed_for_good_by_a_failure(single: Store) -> None:
-    with Proxy(*single.ports, dialect=MEMCACHED) as proxy:
-        connection = Connection(("127.0.0.1", proxy.port), 5.0)
-        connection.limit(5.0)
+    with Proxy(*single.ports, dialect=MEMCACHED) as proxy, TimeLimit(PATIENT, PATIENT):
+        connection = Connection(("127.0.0.1", proxy.port))
         assert connection.is_usable
         proxy.replace_reply(b"ERROR\r\n")
         with pytest.raises(StoreUnavailable):

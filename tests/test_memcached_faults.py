@@ -22,9 +22,11 @@ from elasticache_sessions.clients.base import (
     Stored,
     Write,
 )
+from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import AsyncMemcachedClient, MemcachedClient
 from elasticache_sessions.clients.memcached_connection import Connection
 from elasticache_sessions.clients.memcached_pool import Pool
+from elasticache_sessions.limit import TimeLimit, Timeouts
 from tests.support.demo import wait_until
 from tests.support.dialects import MEMCACHED
 from tests.support.load import PATIENT
@@ -103,8 +105,11 @@ def bed(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> I
     store = give_store("memcached")
     with Proxy(*store.ports, dialect=MEMCACHED) as proxy, asyncio.Runner() as runner:
         name = f"{proxy.host}:{proxy.port}"
-        pools = {name: Pool(partial(Connection, (proxy.host, proxy.port), PATIENT), 1, PATIENT)}
-        impatient, patient = MemcachedClient(pools, 0.15), MemcachedClient(pools, PATIENT)
+        pools = {name: Pool(partial(Connection, (proxy.host, proxy.port)), 1)}
+        impatient, patient = [
+            MemcachedClient(pools, timeouts, Breakers(timeouts))
+            for timeouts in (Timeouts(0.15, PATIENT), Timeouts(PATIENT, PATIENT))
+        ]
         if request.param == "threads":
             yield Bed(proxy, store, impatient.perform, patient.perform)
         else:
@@ -117,7 +122,7 @@ def bed(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) -> I
 
 
 async def of_a_loop(client: MemcachedClient) -> AsyncMemcachedClient:
-    return AsyncMemcachedClient(client, 1, PATIENT)
+    return AsyncMemcachedClient(client, 1)
 
 
 @pytest.fixture(params=QUESTIONS)
@@ -268,9 +273,8 @@ def test_a_look_after_a_conflict_that_fails_leaves_nothing_unknown(
 def test_a_connection_that_has_something_to_say_is_not_asked(give_store: Callable[[str], Store]) -> None:
     """Also between a conflict and the look at it, where no pool has looked at the connection."""
     store = give_store("memcached")
-    with Proxy(*store.ports, dialect=MEMCACHED) as proxy:
-        connection = Connection((proxy.host, proxy.port), PATIENT)
-        connection.limit(PATIENT)
+    with Proxy(*store.ports, dialect=MEMCACHED) as proxy, TimeLimit(PATIENT, PATIENT):
+        connection = Connection((proxy.host, proxy.port))
         assert connection.read(MINE) is None
         proxy.push(b"END\r\n")
         wait_until(lambda: not connection.is_usable, 5, "it has arrived")

@@ -81,7 +81,7 @@ def test_a_touch_that_stretches_the_ttl_past_the_sessions_end_does_not_stretch_t
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 @pytest.mark.parametrize("idle_ttl", [50, 2_000])
 def test_an_idle_timeout_of_its_own_is_kept(store: Store, kind: str, idle_ttl: int) -> None:
-    with manager_of(kind, store.url, timeout=PATIENT, idle_timeout=1_000) as manager:
+    with manager_of(kind, store.url, timeout=PATIENT, connect_timeout=PATIENT, idle_timeout=1_000) as manager:
         own = Session(idle_ttl=idle_ttl)
         own.fields["a"] = 1
         manager.save(own)

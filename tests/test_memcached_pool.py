@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from elasticache_sessions import StoreUnavailable
 from elasticache_sessions.clients.memcached_pool import Pool
+from elasticache_sessions.limit import TimeLimit
 from tests.support.load import at_once
 from tests.support.scripts import run
 from tests.support.stores import Store
+
+
+@pytest.fixture(autouse=True)
+def impatience() -> Iterator[None]:
+    """Nobody waits for a connection."""
+    with TimeLimit(0, 0):
+        yield
 
 
 class Thing:
@@ -41,7 +49,7 @@ class Maker:
 
 def test_the_one_that_came_back_last_is_given_first() -> None:
     make = Maker()
-    pool = Pool(make, 3, 0)
+    pool = Pool(make, 3)
     with pool.connection() as one, pool.connection() as two:
         assert one is not two
     for _ in range(3):
@@ -52,7 +60,7 @@ def test_the_one_that_came_back_last_is_given_first() -> None:
 
 def test_what_does_not_work_any_more_is_closed_and_left_out() -> None:
     make = Maker()
-    pool = Pool(make, 3, 0)
+    pool = Pool(make, 3)
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(pool.connection())
@@ -65,12 +73,12 @@ def test_what_does_not_work_any_more_is_closed_and_left_out() -> None:
 
 def test_there_are_never_more_than_its_size_however_many_ask() -> None:
     make = Maker()
-    pool = Pool(make, 3, 30)
+    pool = Pool(make, 3)
     out, most, lock = [0], [0], threading.Lock()
 
     def work() -> None:
         for _ in range(50):
-            with pool.connection() as thing:
+            with TimeLimit(30, 30), pool.connection() as thing:
                 assert thing.is_usable
                 with lock:
                     out[0] += 1
@@ -85,14 +93,14 @@ def test_there_are_never_more_than_its_size_however_many_ask() -> None:
 
 def test_a_place_is_free_again_whatever_happened_on_it() -> None:
     make = Maker(StoreUnavailable("refused"), StoreUnavailable("refused"))
-    pool = Pool(make, 1, 0)
+    pool = Pool(make, 1)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="refused"), pool.connection():
             pass
     for error in (ValueError, KeyboardInterrupt, SystemExit):
         with pytest.raises(error), pool.connection():
             raise error
-    with pool.connection(), pytest.raises(StoreUnavailable, match="all 1 connections"), pool.connection():
+    with pool.connection(), pytest.raises(StoreUnavailable, match="is busy"), pool.connection():
         pass
     with pool.connection() as thing:
         assert thing is make.made[0]
@@ -100,7 +108,7 @@ def test_a_place_is_free_again_whatever_happened_on_it() -> None:
 
 def test_closing_closes_what_is_there_at_once_and_what_is_on_loan_when_it_comes_back() -> None:
     make = Maker()
-    pool = Pool(make, 2, 0)
+    pool = Pool(make, 2)
     with pool.connection() as lent:
         with pool.connection() as idle:
             pass

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "elasticache_sessions.flask": {"flask", "werkzeug"},
     "elasticache_sessions.flask_session": {"flask", "werkzeug"},
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
+    "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
 } | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
 
 # From the ground up: a room may import only those before it in the list.
@@ -33,16 +34,20 @@ ORDER = [
     "fields",
     "record",
     "session",
+    "limit",
     "endpoint",
     "settings",
     "drive",
     "clients",
     "clients.base",
     "clients.memory",
+    "clients.breaker",
+    "clients.network",
     "clients.redis_wire",
     "clients.redis_driver",
     "clients.redis_transport",
     "clients.redis_cluster",
+    "clients.redis_connection",
     "clients.redis",
     "clients.memcached_pool",
     "clients.memcached_connection",

@@ -281,7 +281,7 @@ def test_100_requests_of_each_of_eight_threads_share_eight_connections(framework
 
 
 def test_100_operations_of_an_event_loop_make_no_connection(proxy: Proxy) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=proxy.url, timeout=PATIENT))
+    manager = AsyncSessionManager.connect(Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT))
 
     async def main() -> Count:
         stored = Session()
@@ -311,7 +311,9 @@ def test_the_first_question_of_a_connection_is_the_first_thing_it_says(single_pr
 
 
 def test_the_first_question_of_an_event_loop_is_the_first_thing_it_says(single_proxy: Proxy) -> None:
-    manager = AsyncSessionManager.connect(Settings(url=single_proxy.url, timeout=PATIENT))
+    manager = AsyncSessionManager.connect(
+        Settings(url=single_proxy.url, timeout=PATIENT, connect_timeout=PATIENT)
+    )
     asyncio.run(manager.load("x" * 40))
     with single_proxy.counting() as count:
         asyncio.run(manager.load("x" * 40))

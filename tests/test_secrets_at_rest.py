@@ -147,7 +147,7 @@ def test_monitor_shows_no_id_of_an_event_loop(server: Server | Cluster) -> None:
     ids: set[str] = set()
 
     def act() -> None:
-        with manager_of("asyncio", server.url, timeout=PATIENT) as manager:
+        with manager_of("asyncio", server.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
             for _ in range(8):
                 stored = manager_session(manager, a=CANARY)
                 ids.add(stored.id or "")

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from pytest_django import Settings
 
 from elasticache_sessions.flask import ElastiCacheSessions
-from tests.support.load import PATIENT, at_once
+from tests.support.load import PATIENT, PATIENTLY, at_once
 from tests.support.stores import Store
 
 COOKIE = "shop"
@@ -86,12 +86,12 @@ def browser(store: Store, settings: Settings) -> Iterator[Browser]:
     settings.ROOT_URLCONF = __name__
     settings.SESSION_COOKIE_NAME = COOKIE
     settings.ELASTICACHE_SESSIONS_URL = store.url
-    settings.ELASTICACHE_SESSIONS_TIMEOUT = PATIENT
+    settings.ELASTICACHE_SESSIONS_TIMEOUT = settings.ELASTICACHE_SESSIONS_CONNECT_TIMEOUT = PATIENT
     app = Flask("shop")
     app.config.update(
         SESSION_COOKIE_NAME=COOKIE,
         ELASTICACHE_SESSIONS_URL=store.url,
-        ELASTICACHE_SESSIONS_TIMEOUT=PATIENT,
+        **PATIENTLY,
     )
     ElastiCacheSessions(app)
     app.add_url_rule("/flask/", view_func=flask_page)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
+from .breaker import Breakers
 
 NodeOf = Callable[[bytes], str]
 
@@ -55,16 +56,17 @@ def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
 
         shared = MemoryClient.shared(settings.endpoint.host)
         return AsyncClients(lambda: AsyncMemoryClient(shared))
+    breakers = Breakers(settings.timeouts)  # of all event loops
     if store == "memcached":
         from . import memcached
 
-        make = partial(memcached.connect_async, settings)
+        make = partial(memcached.connect_async, settings, breakers)
         return AsyncClients(
             make, blind_touch=True, node_of=partial(memcached.node_of, memcached.names(settings))
         )
     from . import redis
 
     if given is None:
-        return AsyncClients(partial(redis.connect_async, settings))
-    adopted = redis.adopt_async(given, settings)
+        return AsyncClients(partial(redis.connect_async, settings, breakers))
+    adopted = redis.adopt_async(given, settings, breakers)
     return AsyncClients(lambda: adopted)

@@ -11,21 +11,21 @@ import hashlib
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import MissingExtra, StoreUnavailable
+from ..limit import Timeouts, exhausted, running
 from ..settings import Settings
-from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored
-from .memcached_pool import Pool, exhausted
+from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
+from .breaker import Breakers
+from .memcached_pool import Pool
+from .network import tls_for
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection
-
-# How much of TIMEOUT one sending of a command may take. The rest is for waiting for a free connection, or for sending again
-# what failed at once.
-_ATTEMPT: Final = 0.8
 
 
 def ranked(nodes: Sequence[str], key: bytes) -> list[str]:
@@ -41,29 +41,25 @@ def ranked(nodes: Sequence[str], key: bytes) -> list[str]:
     return sorted(nodes, key=claim, reverse=True)
 
 
-def connect(settings: Settings) -> MemcachedClient:
-    """A client for threads, as the settings say. Connects on first use."""
+def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedClient:
+    """A client for threads, as the settings say. Connects on first use. `breakers`: those that it shares."""
     try:
         from .memcached_connection import Connection
     except ImportError as error:
         raise MissingExtra(
             "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
         ) from error
-    attempt, patience = settings.timeout * _ATTEMPT, settings.timeout * (1 - _ATTEMPT)
+    tls = tls_for(settings.endpoint)
     pools = {
-        _name(node): Pool(
-            partial(Connection, node, settings.connect_timeout), settings.max_connections, patience
-        )
+        _name(node): Pool(partial(Connection, node, tls), settings.max_connections)
         for node in settings.endpoint.nodes
     }
-    return MemcachedClient(pools, attempt)
+    return MemcachedClient(pools, settings.timeouts, breakers or Breakers(settings.timeouts))
 
 
-def connect_async(settings: Settings) -> AsyncMemcachedClient:
+def connect_async(settings: Settings, breakers: Breakers) -> AsyncMemcachedClient:
     """A client for the running event loop. Connects on first use."""
-    return AsyncMemcachedClient(
-        connect(settings), settings.max_connections, settings.timeout * (1 - _ATTEMPT)
-    )
+    return AsyncMemcachedClient(connect(settings, breakers), settings.max_connections)
 
 
 def node_of(nodes: Sequence[str], key: bytes) -> str:
@@ -82,14 +78,12 @@ def _name(node: tuple[str, int]) -> str:
 
 
 class MemcachedClient:
-    """Any number of nodes, for threads and greenlets. `attempt`: the seconds that one command may take once it has a
-    connection.
-    """
+    """Any number of nodes, for threads and greenlets."""
 
     blind_touch = True
 
-    def __init__(self, pools: Mapping[str, Pool[Connection]], attempt: float) -> None:
-        self._pools, self._attempt = pools, attempt
+    def __init__(self, pools: Mapping[str, Pool[Connection]], timeouts: Timeouts, breakers: Breakers) -> None:
+        self._pools, self.timeouts, self._breakers = pools, timeouts, breakers
         self.nodes: Final = tuple(pools)
 
     def node_of(self, key: bytes) -> str:
@@ -97,12 +91,18 @@ class MemcachedClient:
         return node_of(self.nodes, key)
 
     def perform(self, command: Command) -> Reply:
-        return self.ask(self.node_of(command.key), command)
+        with self.timeouts.limited():
+            return self.ask(self.node_of(command.key), command)
 
     def ask(self, node: str, command: Command) -> Reply:
-        """Perform `command` on that node, which must be the one that has its key."""
-        with self._pools[node].connection() as connection:
-            connection.limit(self._attempt)
+        """Perform `command` on that node, which must be the one that has its key, within the running operation."""
+        # What is new may be put on another node if this one fails (`settle.insert`).
+        elsewhere = isinstance(command, Write) and command.token == ABSENT and len(self.nodes) > 1
+        with (
+            self._breakers.of(f"the Memcached node {node}"),
+            running().half() if elsewhere else nullcontext(),
+            self._pools[node].connection() as connection,
+        ):
             return _answer(connection, command)
 
     def close(self) -> None:
@@ -145,27 +145,31 @@ class AsyncMemcachedClient:
     """The same for the tasks of one event loop: each command is one hop to a thread, which carries it out.
 
     There are at most `most` threads for each node, as many as it has connections, so that a node that hangs holds up
-    its own keys only. Who finds none free waits, up to `patience` seconds. A task that is cancelled leaves its command
+    its own keys only. Who finds none free waits, as long as the operation may. A task that is cancelled leaves its command
     to the thread, which ends it and gives the connection back in order.
     """
 
     blind_touch = True
 
-    def __init__(self, client: MemcachedClient, most: int, patience: float) -> None:
-        self._client, self._most, self._patience = client, most, patience
+    def __init__(self, client: MemcachedClient, most: int) -> None:
+        self._client, self._most = client, most
         self._places = {node: asyncio.Semaphore(most) for node in client.nodes}
         self._threads: ThreadPoolExecutor | None = None
         # An event loop that ended without `aclose` leaves the connections to the garbage collector.
         weakref.finalize(self, client.close)
 
     async def perform(self, command: Command) -> Reply:
+        with self._client.timeouts.limited():
+            return await self._ask(command)
+
+    async def _ask(self, command: Command) -> Reply:
         node = self._client.node_of(command.key)
         places = self._places[node]
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(running().left()):
                 await places.acquire()
         except TimeoutError:
-            raise exhausted(self._most) from None
+            raise exhausted() from None
         loop = asyncio.get_running_loop()
 
         def vacate(_: Future[Reply]) -> None:
@@ -174,7 +178,7 @@ class AsyncMemcachedClient:
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._most * len(self._places), "elasticache-sessions")
-        job = self._threads.submit(self._client.ask, node, command)
+        job = self._threads.submit(copy_context().run, self._client.ask, node, command)
         job.add_done_callback(vacate)
         return await asyncio.wrap_future(job)
 

@@ -8,7 +8,7 @@ replies that make no sense leave it as KeyError or ValueError.
 from __future__ import annotations
 
 import re
-import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,9 @@ from pymemcache.exceptions import (
 )
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
+from ..limit import running
 from .base import Entry
+from .network import open_socket
 
 _VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
 # What a reply takes on the wire: of `add` and `replace` by whether it is STORED, of `cas` by STORED, EXISTS, NOT_FOUND.
@@ -51,58 +53,16 @@ def expiry(ttl: int, now: int) -> int:
     return max(2, ttl)
 
 
-class _Watched:
-    """A socket that counts what arrives, and lets nobody wait past `deadline` (by time.monotonic)."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self.deadline = 0.0
-        self.received = 0
-
-    def sendall(self, data: bytes) -> None:
-        self._set_time_limit()
-        self._socket.sendall(data)
-
-    def recv(self, size: int) -> bytes:
-        self._set_time_limit()
-        data = self._socket.recv(size)
-        self.received += len(data)
-        return data
-
-    def _set_time_limit(self) -> None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._socket.settimeout(left)
-
-    def is_quiet(self) -> bool:
-        """Whether nothing waits to be read: no late reply, no end of the connection."""
-        try:
-            self._socket.settimeout(0)  # a greenlet would wait on a socket that has another time limit
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class Connection(Client):  # type: ignore[misc]  # pymemcache comes without types
-    """One connection. It is open from the beginning, and closed for good by any failure.
-
-    Every method takes `within`, the seconds that it may take, and raises StoreUnavailable.
+    """One connection. It is open from the beginning, and closed for good by any failure. Every method raises
+    StoreUnavailable.
     """
 
-    def __init__(self, node: tuple[str, int], connect_timeout: float) -> None:
+    def __init__(self, node: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(node, default_noreply=False)
-        with self._translated(sent=False):
+        with self._translated(sent=False), running().connecting():
             # pymemcache tries one address of a name, and of "localhost" often the wrong one.
-            sock = socket.create_connection(node, connect_timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock: Any = _Watched(sock)
+            self.sock: Any = open_socket(*node, tls)
         self._expected = 0
         self._values = 0
 
@@ -110,10 +70,6 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
     def is_usable(self) -> bool:
         """Whether a question may be sent: it is open, and nothing that belongs to an earlier one waits on it."""
         return self.sock is not None and self.sock.is_quiet()
-
-    def limit(self, seconds: float) -> None:
-        """From now on, all that follows may take so long together."""
-        self.sock.deadline = time.monotonic() + seconds
 
     def read(self, key: bytes, touch: int | None = None) -> Entry | None:
         """What `key` holds; with `touch` (seconds), its TTL is that from now on."""
@@ -188,7 +144,9 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         if isinstance(error, OSError | UnicodeError | MemcacheUnexpectedCloseError):
             # Asking again after a timeout would take longer than the operation may.
             retry = not isinstance(error, TimeoutError)
-            return StoreUnavailable(f"{where} did not answer {said}", retry=retry, sent=sent)
+            # A connection that broke in the middle says nothing of the node: the next one does.
+            silent = not (retry and sent)
+            return StoreUnavailable(f"{where} did not answer {said}", retry=retry, sent=sent, silent=silent)
         if isinstance(error, MemcacheServerError) and error.args:
             reason = error.args[0]
             if reason == b"object too large for cache":

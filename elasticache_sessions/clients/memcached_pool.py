@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from ..exceptions import StoreUnavailable
+from ..limit import exhausted, running
 
 
 class Poolable(Protocol):
@@ -24,18 +24,11 @@ class Poolable(Protocol):
 C = TypeVar("C", bound=Poolable)
 
 
-def exhausted(size: int) -> StoreUnavailable:
-    """What to raise where somebody waited for a connection in vain."""
-    return StoreUnavailable(
-        f"all {size} connections to a node are busy. Raise ELASTICACHE_SESSIONS_MAX_CONNECTIONS.", sent=False
-    )
-
-
 class Pool(Generic[C]):
-    """At most `size` connections; who finds none free waits for one, up to `patience` seconds."""
+    """At most `size` connections; who finds none free waits for one, as long as the running operation may."""
 
-    def __init__(self, make: Callable[[], C], size: int, patience: float) -> None:
-        self._make, self._size, self._patience = make, size, patience
+    def __init__(self, make: Callable[[], C], size: int) -> None:
+        self._make, self._size = make, size
         # Of this process, and at a fork of its parents until it first asks for one. Under its process id, so that the
         # threads of a child that come at once need no lock, which a thread of the parent could have held at the fork.
         self._held: dict[int, _Held[C]] = {}
@@ -48,8 +41,8 @@ class Pool(Generic[C]):
             StoreUnavailable: none was free, or none could be made.
         """
         held = self._of_this_process()
-        if not held.places.acquire(timeout=self._patience):
-            raise exhausted(self._size)
+        if not held.places.acquire(timeout=running().left()):
+            raise exhausted()
         try:
             connection = held.take() or held.lend(self._make())
             try:

@@ -4,104 +4,109 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from types import ModuleType
 from typing import Any, Final
 
 from ..exceptions import ConfigurationError
 from ..session import logger
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
+from .breaker import Breakers
+from .network import tls_for
 from .redis_cluster import AsyncRedisClusterClient, RedisClusterClient
 from .redis_driver import Driver
 from .redis_transport import AsyncRedisClient, RedisClient
 
-# How much of TIMEOUT one sending of a command may take. The rest is for waiting for a free connection, or for sending again
-# what failed at once.
-_ATTEMPT: Final = 0.8
-
 
 def connect(settings: Settings) -> CacheClient:
     """A client for threads, as the settings say. Connects on first use."""
-    client: CacheClient = _made(settings, Driver("redis"), "redis", RedisClient, RedisClusterClient)
-    return client
-
-
-def connect_async(settings: Settings) -> AsyncCacheClient:
-    """A client for the running event loop. Connects on first use."""
-    cluster = partial(AsyncRedisClusterClient, patience=settings.timeout * (1 - _ATTEMPT))
-    client: AsyncCacheClient = _made(settings, Driver("redis"), "redis.asyncio", AsyncRedisClient, cluster)
-    return client
-
-
-def _made(settings: Settings, driver: Driver, package: str, single: Any, cluster: Any) -> Any:
-    module = importlib.import_module(package)
-    endpoint, options = settings.endpoint, _options(settings, module)
+    breakers = Breakers(settings.timeouts)
+    driver, endpoint = Driver("redis"), settings.endpoint
+    redis: Any = importlib.import_module("redis")
+    ours = importlib.import_module(".redis_connection", __package__)
+    pool = type("Pool", (ours.Pool,), {"tls": tls_for(endpoint)})
+    options = {**_options(settings, "redis"), "max_connections": settings.max_connections}
     if not endpoint.cluster:
-        kind = module.SSLConnection if endpoint.tls else module.Connection
-        pool = module.BlockingConnectionPool(
-            connection_class=kind,
-            host=endpoint.host,
-            port=endpoint.port,
-            db=endpoint.db,
-            max_connections=settings.max_connections,
-            timeout=settings.timeout * (1 - _ATTEMPT),
-            **options,
-        )
-        return single(module.Redis(connection_pool=pool), driver)
+        where = {"host": endpoint.host, "port": endpoint.port, "db": endpoint.db}
+        client = redis.Redis(connection_pool=pool(**where, **options))
+        return RedisClient(client, driver, settings.timeouts, breakers)
 
-    where: dict[str, Any] = {"host": endpoint.host, "port": endpoint.port, "ssl": endpoint.tls}
-    if package == "redis":
-        # From a URL, it takes a pool that waits for a free connection. (For asyncio, our own client waits.)
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        where = {
-            "url": f"redis{'s' * endpoint.tls}://{host}:{endpoint.port}",
-            "timeout": settings.timeout * (1 - _ATTEMPT),
-        }
-        where["connection_pool_class"] = module.BlockingConnectionPool
+    # Only from a URL does it take a pool of ours, which speaks TLS by itself.
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
 
     def made() -> Any:
-        return module.RedisCluster(
-            **where,
-            max_connections=settings.max_connections,
-            # Else the driver forgets the configuration endpoint, and with it every node that comes later.
-            dynamic_startup_nodes=False,
-            **options,
+        return redis.RedisCluster(
+            url=f"redis://{host}:{endpoint.port}", connection_pool_class=pool, **_OF_CLUSTERS, **options
         )
 
-    return cluster(made, driver)
+    return RedisClusterClient(made, driver, settings.timeouts, breakers)
 
 
-def _options(settings: Settings, module: ModuleType) -> dict[str, Any]:
-    """Connections that fit TIMEOUT, are made in one round trip, and never send a command twice."""
+def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
+    """A client for the running event loop. Connects on first use."""
+    driver, endpoint = Driver("redis"), settings.endpoint
+    redis: Any = importlib.import_module("redis.asyncio")
+    ours = importlib.import_module(".redis_connection", __package__)
+    tls = tls_for(endpoint)
+    options = {**_options(settings, "redis.asyncio"), "max_connections": settings.max_connections}
+    where = {"host": endpoint.host, "port": endpoint.port}
+    if not endpoint.cluster:
+        pool = ours.AsyncPool(
+            connection_class=ours.AsyncConnection, tls=tls, db=endpoint.db, **where, **options
+        )
+        return AsyncRedisClient(redis.Redis(connection_pool=pool), driver, settings.timeouts, breakers)
+
+    def made() -> Any:
+        cluster = redis.RedisCluster(**where, **_OF_CLUSTERS, **options)
+        manager, connection = cluster.nodes_manager, partial(ours.AsyncConnection, tls=tls)
+        manager.connection_kwargs["connection_class"] = connection  # of the nodes that it will know
+        for node in manager.startup_nodes.values():
+            node.connection_class = connection
+        return cluster
+
+    return AsyncRedisClusterClient(made, driver, settings.timeouts, breakers)
+
+
+# Else the driver forgets the configuration endpoint, and with it every node that comes later.
+_OF_CLUSTERS: Final = {"dynamic_startup_nodes": False}
+
+
+def _options(settings: Settings, package: str) -> dict[str, Any]:
+    """Connections that are made in one round trip, and never send a command twice."""
     endpoint = settings.endpoint
     backoff = importlib.import_module("redis.backoff")
-    retry = importlib.import_module(f"{module.__name__}.retry")
+    retry = importlib.import_module(f"{package}.retry")
     maintenance = importlib.import_module("redis.maint_notifications")
     return {
         "username": endpoint.username,
         "password": endpoint.password,
-        "socket_timeout": settings.timeout * _ATTEMPT,
+        # The connections keep to the operation's time limit themselves.
+        "socket_timeout": None,
         "socket_connect_timeout": settings.connect_timeout,
-        "retry": retry.Retry(backoff.NoBackoff(), 0),
         # No HELLO, no CLIENT SETINFO, no CLIENT MAINT_NOTIFICATIONS: a new connection costs three trips less.
         "protocol": 2,
         "driver_info": None,
         "maint_notifications_config": maintenance.MaintNotificationsConfig(enabled=False),
+        "retry": retry.Retry(backoff.NoBackoff(), 0),
     }
 
 
 def adopt(client: Any, settings: Settings) -> CacheClient:
     """A client object of the app: redis.Redis, redis.RedisCluster, valkey.Valkey or valkey.ValkeyCluster."""
     driver, clustered = _recognised(client, asynchronous=False)
+    breakers = Breakers(settings.timeouts)
     _warn_of_patience(client, settings)
-    return RedisClusterClient(lambda: client, driver) if clustered else RedisClient(client, driver)
+    if clustered:
+        return RedisClusterClient(lambda: client, driver, settings.timeouts, breakers)
+    return RedisClient(client, driver, settings.timeouts, breakers)
 
 
-def adopt_async(client: Any, settings: Settings) -> AsyncCacheClient:
+def adopt_async(client: Any, settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     """The same for redis.asyncio and valkey.asyncio, whose objects belong to one event loop."""
     driver, clustered = _recognised(client, asynchronous=True)
     _warn_of_patience(client, settings)
-    return AsyncRedisClusterClient(lambda: client, driver) if clustered else AsyncRedisClient(client, driver)
+    if clustered:
+        return AsyncRedisClusterClient(lambda: client, driver, settings.timeouts, breakers)
+    return AsyncRedisClient(client, driver, settings.timeouts, breakers)
 
 
 def _warn_of_patience(client: Any, settings: Settings) -> None:

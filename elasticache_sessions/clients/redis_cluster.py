@@ -8,18 +8,25 @@ the map is renewed in the background, by one at a time, while everybody else goe
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
+from ..limit import EachWait, Timeouts, exhausted, running
 from .base import Command, Reply
+from .breaker import Breakers
 from .redis_driver import Driver, Redirected
 from .redis_transport import ask, ask_async
 from .redis_wire import Request, exchange
 
 _NO_NODE: Final = "no node of the cluster serves the session's slot just now"
+_THE_ENDPOINT: Final = "the cluster's endpoint"
+# Seconds between two times that the map is asked for, at least: while a node is down, every request wants it.
+_RENEWALS: Final = (0.1, 0.3)
 
 
 def _may_be_elsewhere(error: StoreUnavailable) -> bool:
@@ -27,33 +34,59 @@ def _may_be_elsewhere(error: StoreUnavailable) -> bool:
     return not (error.retry and error.sent)
 
 
+def _name(node: Any) -> str:
+    return f"the node {node.host}:{node.port}"
+
+
+class _Turns:
+    """How often the map of slots is asked for."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        if (now := time.monotonic()) < self._next:
+            return False
+        self._next = now + random.uniform(*_RENEWALS)
+        return True
+
+
 class RedisClusterClient:
     """Cluster mode, for threads and greenlets."""
 
     blind_touch = False
 
-    def __init__(self, connect: Callable[[], Any], driver: Driver) -> None:
-        self._connect, self._driver = connect, driver
+    def __init__(
+        self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
+    ) -> None:
+        self._connect, self._driver, self._timeouts, self._breakers = connect, driver, timeouts, breakers
         self._cluster: Any = None
         self._renewing = threading.Lock()
+        self._turns = _Turns()
 
     def perform(self, command: Command) -> Reply:
-        return drive(exchange(command), self._send)
+        with self._timeouts.limited():
+            return drive(exchange(command), self._send)
 
     def _send(self, request: Request) -> object:
-        with self._driver.translated(sent=False):
-            if self._cluster is None:
-                # On being made, the driver asks for the slots. Two threads may do so at once; one answer is kept.
+        if self._cluster is None:
+            # On being made, the driver asks for the slots. Two threads may do so at once; one answer is kept.
+            with (
+                self._breakers.of(_THE_ENDPOINT),
+                self._driver.translated(sent=False),
+                running().connecting(),
+            ):
                 self._cluster = self._connect()
+        with self._driver.translated(sent=False):
             node = self._cluster.get_node_from_key(request.key)
         try:
             try:
-                return ask(self._pool(node), self._driver, request)
+                return self._ask(node, request)
             except Redirected as to:
                 if not to.asking:
                     self._renew()
                 node = self._cluster.get_node(host=to.host, port=to.port)
-                return ask(self._pool(node), self._driver, request, asking=to.asking)
+                return self._ask(node, request, asking=to.asking)
         except Redirected:
             raise StoreUnavailable(_NO_NODE, retry=True, sent=False) from None
         except StoreUnavailable as error:
@@ -61,27 +94,39 @@ class RedisClusterClient:
                 self._renew()
             raise
 
-    def _pool(self, node: Any) -> Any:
+    def _ask(self, node: Any, request: Request, *, asking: bool = False) -> object:
         if node is None:
             raise StoreUnavailable(_NO_NODE, retry=True, sent=False)
         connection_of = getattr(self._cluster, f"get_{self._driver.root}_connection")
-        with self._driver.translated(sent=False):
-            return connection_of(node).connection_pool
+        with self._breakers.of(_name(node)):
+            with self._driver.translated(sent=False):
+                pool = connection_of(node).connection_pool
+            return ask(pool, self._driver, request, asking=asking)
 
     def _renew(self) -> None:
         """Have the map of slots asked for anew, beside the requests."""
         if self._renewing.acquire(blocking=False):
             try:
-                threading.Thread(target=self._ask_for_slots, name="renews-slots", daemon=True).start()
+                if self._turns.is_due():
+                    threading.Thread(target=self._ask_for_slots, name="renews-slots", daemon=True).start()
+                    return
             except (
                 RuntimeError
             ):  # no thread to be had, or the interpreter is ending: the next failure tries again
-                self._renewing.release()
+                pass
+            self._renewing.release()
 
     def _ask_for_slots(self) -> None:
         try:
-            with self._driver.translated():
-                self._cluster.nodes_manager.initialize()
+            with EachWait(*self._timeouts), self._driver.translated():
+                manager, others = self._cluster.nodes_manager, {}
+                if (
+                    self._driver.root == "redis"
+                ):  # valkey-py asks those alone that it was given, or knows by itself
+                    others["additional_startup_nodes_info"] = [
+                        (node.host, node.port) for node in list(manager.nodes_cache.values())
+                    ]
+                manager.initialize(**others)
         except (StoreUnavailable, Redirected):
             pass  # the next failure asks again
         finally:
@@ -97,27 +142,34 @@ class AsyncRedisClusterClient:
 
     blind_touch = False
 
-    def __init__(self, connect: Callable[[], Any], driver: Driver, patience: float | None = None) -> None:
-        self._cluster, self._driver, self._patience = connect(), driver, patience
+    def __init__(
+        self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
+    ) -> None:
+        self._cluster, self._driver, self._timeouts, self._breakers = connect(), driver, timeouts, breakers
+        self._endpoint = dict(self._cluster.nodes_manager.startup_nodes)
         self._pools: dict[str, _NodePool] = {}
         self._starting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._turns = _Turns()
 
     async def perform(self, command: Command) -> Reply:
-        return await drive_async(exchange(command), self._send)
+        with self._timeouts.limited():
+            return await drive_async(exchange(command), self._send)
 
     async def _send(self, request: Request) -> object:
-        await self._started()
+        if self._starting is None or not self._starting.done() or _failed(self._starting):
+            with self._breakers.of(_THE_ENDPOINT), running().connecting():
+                await self._started()
         with self._driver.translated(sent=False):
             node = self._cluster.get_node_from_key(request.key)
         try:
             try:
-                return await ask_async(self._pool(node), self._driver, request)
+                return await self._ask(node, request)
             except Redirected as to:
                 if not to.asking:
                     self._renew()
                 node = self._cluster.get_node(host=to.host, port=to.port)
-                return await ask_async(self._pool(node), self._driver, request, asking=to.asking)
+                return await self._ask(node, request, asking=to.asking)
         except Redirected:
             raise StoreUnavailable(_NO_NODE, retry=True, sent=False) from None
         except StoreUnavailable as error:
@@ -125,37 +177,43 @@ class AsyncRedisClusterClient:
                 self._renew()
             raise
 
+    async def _ask(self, node: Any, request: Request, *, asking: bool = False) -> object:
+        if node is None:
+            raise StoreUnavailable(_NO_NODE, retry=True, sent=False)
+        with self._breakers.of(_name(node)):
+            return await ask_async(self._pool(node), self._driver, request, asking=asking)
+
     async def _started(self) -> None:
         """Tasks that come first wait for one and the same first map of slots."""
         if self._starting is None or (self._starting.done() and _failed(self._starting)):
             self._starting = asyncio.create_task(self._ask_for_first_slots())
             self._starting.add_done_callback(_failed)
-        if not self._starting.done():
-            await asyncio.shield(self._starting)
-        else:
-            self._starting.result()
+        with self._driver.translated(sent=False):
+            async with asyncio.timeout(running().need()):
+                await asyncio.shield(self._starting)
 
     async def _ask_for_first_slots(self) -> None:
-        with self._driver.translated(sent=False):
+        with EachWait(*self._timeouts), self._driver.translated(sent=False):
             await self._cluster.initialize()
 
     def _pool(self, node: Any) -> _NodePool:
-        if node is None:
-            raise StoreUnavailable(_NO_NODE, retry=True, sent=False)
         pool = self._pools.get(node.name)
         if pool is None or pool.node is not node:
-            pool = self._pools[node.name] = _NodePool(node, self._patience)
+            pool = self._pools[node.name] = _NodePool(node)
         return pool
 
     def _renew(self) -> None:
         """Have the map of slots asked for anew, beside the requests."""
-        if self._renewing is None or self._renewing.done():
+        if (self._renewing is None or self._renewing.done()) and self._turns.is_due():
             self._renewing = asyncio.create_task(self._ask_for_slots())
 
     async def _ask_for_slots(self) -> None:
         try:
-            with self._driver.translated():
-                await self._cluster.nodes_manager.initialize()
+            with EachWait(*self._timeouts), self._driver.translated():
+                manager = self._cluster.nodes_manager
+                # Whom the driver asks, in any order: the endpoint may be the node that is down.
+                manager.startup_nodes = manager.nodes_cache | self._endpoint
+                await manager.initialize()
         except (StoreUnavailable, Redirected):
             pass  # the next failure asks again
 
@@ -177,17 +235,17 @@ def _failed(task: asyncio.Task[None]) -> bool:
 class _NodePool:
     """A node's connections as a pool that waits for a free one; the driver's own refuses."""
 
-    def __init__(self, node: Any, patience: float | None) -> None:
-        self.node, self._patience = node, patience
+    def __init__(self, node: Any) -> None:
+        self.node = node
         # One is left to the driver, to learn the slots.
         self._turns = asyncio.Semaphore(max(1, node.max_connections - 1))
 
     async def get_connection(self, *_: str) -> Any:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(running().left()):
                 await self._turns.acquire()
         except TimeoutError:
-            raise StoreUnavailable("no connection became free in time", sent=False) from None
+            raise exhausted() from None
         try:
             connection = self.node.acquire_connection()
         except BaseException:

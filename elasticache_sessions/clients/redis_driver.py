@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Final
 
 from ..exceptions import MissingExtra, StoreUnavailable
+from ..limit import exhausted
 from .redis_wire import Refusal
 
 
@@ -67,6 +69,8 @@ class Driver:
             return Refused(Refusal.NO_SCRIPT)
         if "WRONGTYPE" in str(error):
             return Refused(Refusal.WRONG_TYPE)
+        if isinstance(error, errors.MaxConnectionsError) or str(error) in _NONE_FREE:
+            return exhausted()
         denied = errors.AuthenticationError | errors.AuthorizationError | errors.NoPermissionError
         # An error that the server answered with: the command was not carried out.
         answered = isinstance(error, denied | errors.ResponseError | errors.BusyLoadingError)
@@ -85,6 +89,12 @@ class Driver:
         # Asking again after a timeout would take longer than the operation may.
         retry = isinstance(error, passing) and not isinstance(error, errors.TimeoutError)
         said = "refused the command" if answered and not retry else "did not answer"
+        # A connection that broke in the middle says nothing of the node: the next one does.
+        silent = not answered and (not sent or not retry)
         return StoreUnavailable(
-            f"the store {said} ({kind}: {error})", retry=retry, sent=sent and not answered
+            f"the store {said} ({kind}: {error})", retry=retry, sent=sent and not answered, silent=silent
         )
+
+
+# What pools say that hand out no more; to valkey-py it is a ConnectionError like any other.
+_NONE_FREE: Final = ("No connection available.", "Too many connections")

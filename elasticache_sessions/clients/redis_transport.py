@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
+from ..limit import Timeouts, running
 from .base import Command, Reply
+from .breaker import Breakers
 from .redis_driver import Driver, Redirected, Refused
 from .redis_wire import Request, exchange
 
@@ -52,19 +54,20 @@ def ask(pool: Any, driver: Driver, request: Request, *, asking: bool = False) ->
 async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
     """`ask`, for asyncio."""
     task = asyncio.current_task()
-    cancelled = 0 if task is None else task.cancelling()
     with driver.translated(sent=False):
         connection = await pool.get_connection(*driver.pool_args)
     try:
         with driver.translated():
-            if asking:
-                await connection.send_command("ASKING")
-                await connection.read_response()
-            await connection.send_command(*request.args)
-            if task is not None and task.cancelling() > cancelled:
-                # Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it.
-                raise asyncio.CancelledError
-            reply = await connection.read_response()
+            async with asyncio.timeout(running().need()):
+                cancelled = 0 if task is None else task.cancelling()
+                if asking:
+                    await connection.send_command("ASKING")
+                    await connection.read_response()
+                await connection.send_command(*request.args)
+                if task is not None and task.cancelling() > cancelled:
+                    # Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it.
+                    raise asyncio.CancelledError
+                reply = await connection.read_response()
         if not request.fits(reply):
             raise StoreUnavailable(_MISFIT, retry=True)
         return reply
@@ -85,15 +88,22 @@ class RedisClient:
 
     blind_touch = False
 
-    def __init__(self, client: Any, driver: Driver) -> None:
-        self._pool, self._driver = client.connection_pool, driver
+    def __init__(self, client: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
+        self._pool, self._driver, self._timeouts, self._breakers = (
+            client.connection_pool,
+            driver,
+            timeouts,
+            breakers,
+        )
 
     def perform(self, command: Command) -> Reply:
-        return drive(exchange(command), self._send)
+        with self._timeouts.limited():
+            return drive(exchange(command), self._send)
 
     def _send(self, request: Request) -> object:
         try:
-            return ask(self._pool, self._driver, request)
+            with self._breakers.of(_THE_STORE):
+                return ask(self._pool, self._driver, request)
         except Redirected as redirected:
             raise _clustered(redirected) from None
 
@@ -106,20 +116,30 @@ class AsyncRedisClient:
 
     blind_touch = False
 
-    def __init__(self, client: Any, driver: Driver) -> None:
-        self._pool, self._driver = client.connection_pool, driver
+    def __init__(self, client: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
+        self._pool, self._driver, self._timeouts, self._breakers = (
+            client.connection_pool,
+            driver,
+            timeouts,
+            breakers,
+        )
 
     async def perform(self, command: Command) -> Reply:
-        return await drive_async(exchange(command), self._send)
+        with self._timeouts.limited():
+            return await drive_async(exchange(command), self._send)
 
     async def _send(self, request: Request) -> object:
         try:
-            return await ask_async(self._pool, self._driver, request)
+            with self._breakers.of(_THE_STORE):
+                return await ask_async(self._pool, self._driver, request)
         except Redirected as redirected:
             raise _clustered(redirected) from None
 
     async def aclose(self) -> None:
         await self._pool.disconnect()
+
+
+_THE_STORE: Final = "the store"
 
 
 def _clustered(redirected: Redirected) -> StoreUnavailable:

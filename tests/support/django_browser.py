@@ -51,7 +51,7 @@ class Browser:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         settings.ELASTICACHE_SESSIONS_URL = store.url
-        settings.ELASTICACHE_SESSIONS_TIMEOUT = PATIENT
+        settings.ELASTICACHE_SESSIONS_TIMEOUT = settings.ELASTICACHE_SESSIONS_CONNECT_TIMEOUT = PATIENT
         settings.ROOT_URLCONF = __name__
         self.store = store
         self.client = Client(raise_request_exception=False)

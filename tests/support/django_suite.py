@@ -26,7 +26,6 @@ from django.test.utils import setup_test_environment
 
 from elasticache_sessions.clients.base import Command, Read
 from elasticache_sessions.manager import AsyncSessionManager, SessionManager
-from elasticache_sessions.settle import Event, Sleep
 from tests.support.load import PATIENT
 
 _keys: Final[set[bytes]] = set()
@@ -59,23 +58,22 @@ class Result(unittest.TestResult):
 
 def count_commands(result: Result) -> None:
     """Whoever asks the store goes through one of these two."""
-    answer, perform = SessionManager._answer, AsyncSessionManager._perform
+    perform, perform_async = SessionManager._perform, AsyncSessionManager._perform
 
-    def note(question: Command | Sleep | Event) -> None:
-        if not isinstance(question, Event | Sleep):
-            result.asked += 1
-            _keys.add(question.key)
+    def note(command: Command) -> None:
+        result.asked += 1
+        _keys.add(command.key)
 
-    def noting_answer(self: SessionManager, question: Command | Sleep | Event) -> Any:
-        note(question)
-        return answer(self, question)
-
-    async def noting_perform(self: AsyncSessionManager, client: Any, command: Command) -> Any:
+    def noting(self: SessionManager, operation: Any, command: Command) -> Any:
         note(command)
-        return await perform(self, client, command)
+        return perform(self, operation, command)
 
-    SessionManager._answer = noting_answer  # type: ignore[method-assign]
-    AsyncSessionManager._perform = noting_perform  # type: ignore[method-assign]
+    async def noting_async(self: AsyncSessionManager, operation: Any, client: Any, command: Command) -> Any:
+        note(command)
+        return await perform_async(self, operation, client, command)
+
+    SessionManager._perform = noting  # type: ignore[method-assign]
+    AsyncSessionManager._perform = noting_async  # type: ignore[method-assign]
 
 
 def cases(suite: ModuleType) -> Iterator[type[unittest.TestCase]]:
@@ -128,7 +126,7 @@ def main(folder: str, url: str, written: str) -> None:
     # Its module of tests defines a model, and imports the one of Django's sessions.
     settings.INSTALLED_APPS += ["django.contrib.sessions", "sessions_tests"]
     settings.ELASTICACHE_SESSIONS_URL = url
-    settings.ELASTICACHE_SESSIONS_TIMEOUT = PATIENT
+    settings.ELASTICACHE_SESSIONS_TIMEOUT = settings.ELASTICACHE_SESSIONS_CONNECT_TIMEOUT = PATIENT
     django.setup()
     from sessions_tests import tests as suite  # type: ignore[import-not-found]
 

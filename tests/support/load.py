@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,25 @@ from typing import Any, TypeVar
 
 import pytest
 
-from elasticache_sessions import AsyncSessionManager, Fields, Session, SessionManager, Settings
+from elasticache_sessions import (
+    AsyncSessionManager,
+    Fields,
+    Session,
+    SessionManager,
+    Settings,
+    StoreUnavailable,
+)
 from elasticache_sessions.record import REVISION
 from tests.support.loops import LoopThread
 from tests.support.proxy import Command, Proxy, Rule
 
 PATIENT = 20.0
-"""TIMEOUT of a test that is not about it, in seconds: a busy machine must not fail it."""
+"""TIMEOUT and CONNECT_TIMEOUT of a test that is not about them, in seconds: a busy machine must not fail it."""
+PATIENTLY: dict[str, Any] = {
+    "ELASTICACHE_SESSIONS_TIMEOUT": PATIENT,
+    "ELASTICACHE_SESSIONS_CONNECT_TIMEOUT": PATIENT,
+}
+"""The same as settings of a site."""
 
 T = TypeVar("T")
 
@@ -27,7 +40,12 @@ T = TypeVar("T")
 @contextmanager
 def managers(*urls: str, **settings: Any) -> Iterator[list[SessionManager]]:
     """A manager for each URL, closed after the block."""
-    made = [SessionManager.connect(Settings(url=url, **({"timeout": PATIENT} | settings))) for url in urls]
+    made = [
+        SessionManager.connect(
+            Settings(url=url, **({"timeout": PATIENT, "connect_timeout": PATIENT} | settings))
+        )
+        for url in urls
+    ]
     try:
         yield made
     finally:
@@ -56,6 +74,18 @@ def at_once(*jobs: Callable[[], object]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+def once_back(ask: Callable[[], T]) -> T:
+    """What `ask` returns, asked until the store is left alone no more (`breaker`)."""
+    deadline = time.monotonic() + PATIENT
+    while True:
+        try:
+            return ask()
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def is_write(command: Command) -> bool:
@@ -171,7 +201,7 @@ Manager = SessionManager | OnLoop
 @contextmanager
 def manager_of(kind: str, url: str, *, client: Any = None, **settings: Any) -> Iterator[Manager]:
     """A manager "for threads" or "for asyncio"."""
-    made = Settings(url=url, **settings)
+    made = Settings(url=url, **({"connect_timeout": PATIENT} | settings))
     manager: Manager
     if kind == "asyncio":
         manager = OnLoop(AsyncSessionManager.connect(made, client=client))

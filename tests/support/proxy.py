@@ -52,7 +52,7 @@ class Proxy:
         self.errors: list[BaseException] = []
         self.flowing = threading.Event()
         self.flowing.set()
-        self.delay = 0.0
+        self.delay = self.drip = 0.0
         self.closing = threading.Event()
         self.accept()
 
@@ -141,6 +141,10 @@ class Proxy:
         """Deliver each reply that much later, from now on."""
         self.delay = seconds
 
+    def drip_replies(self, pause: float) -> None:
+        """Deliver each reply byte by byte, and wait `pause` seconds after each, from now on."""
+        self.drip = pause
+
     def hold_replies(self) -> None:
         """Deliver nothing, as a network that swallows packets, until `release_replies`."""
         self.flowing.clear()
@@ -172,7 +176,7 @@ class Proxy:
         """Take back every fault and every callback."""
         for rules in (self.request_hooks, self.request_rules, self.reply_hooks, self.reply_rules):
             rules.clear()
-        self.delay = 0.0
+        self.delay = self.drip = 0.0
         self.release_replies()
         self.accept()
 
@@ -220,28 +224,28 @@ class Proxy:
         return None
 
     def _accept_from(self, door: Door, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                with self._lock:
-                    for count in self._counts:
-                        count.connections += 1
-                try:
-                    link = Link(self, client, door.upstream)
-                except OSError:
-                    client.close()  # a client of a server that is down sees a closed connection
-                    continue
-                self.links.add(link)
-                if self.closing.is_set():
-                    link.shut()
-                link.thread.start()
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                for count in self._counts:
+                    count.connections += 1
+            try:
+                link = Link(self, client, door.upstream)
+            except OSError:
+                client.close()  # a client of a server that is down sees a closed connection
+                continue
+            self.links.add(link)
+            if self.closing.is_set():
+                link.shut()
+            link.thread.start()
 
     def close(self) -> None:
         self.closing.set()
-        self.refuse()
+        for door in self.doors:
+            door.give_up()
         self.release_replies()
         for link in list(self.links):
             link.shut()

@@ -23,43 +23,41 @@ SEND_TIMEOUT = 10.0
 
 
 class Door:
-    """A port that leads to one server."""
+    """A port that leads to one server. Closed, it refuses connections, and nobody else can have it."""
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
-        self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         while True:
             self.port = free_port()
-            with suppress(OSError):  # another worker may have been faster
-                self._listen()
+            self._listener = socket.socket()
+            try:
+                self._listener.bind((HOST, self.port))
                 return
-
-    def _listen(self) -> socket.socket:
-        listener = socket.socket()
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((HOST, self.port))
-            listener.listen(512)
-        except OSError:
-            listener.close()
-            raise
-        self._listener = listener
-        return listener
+            except OSError:  # another worker was faster
+                self._listener.close()
 
     def open(self, serve: Callable[[Door, socket.socket], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=serve, args=(self, self._listener or self._listen()), daemon=True
-            )
+            self._listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # its own connections do not bar it
+            self._listener.listen(512)
+            self._thread = threading.Thread(target=serve, args=(self, self._listener), daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        if self._thread is not None and self._listener is not None:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts, which closes it
+        if self._thread is not None:
+            # It stays bound: Linux only ends the listening. That wakes the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
             self._thread.join(SEND_TIMEOUT)
-            self._listener = self._thread = None
+            self._thread = None
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+    def give_up(self) -> None:
+        """Leave the port to others."""
+        self.close()
+        self._listener.close()
 
 
 class Link:
@@ -177,8 +175,16 @@ class Link:
                 self._proxy.closing.wait(self._proxy.delay)
             self._proxy.flowing.wait()
             self._client_waits = bool(self._requests) or any(each.asked for each in self._servers.values())
-            self._client.sendall(delivered)
+            self._deliver(delivered)
         return open_
+
+    def _deliver(self, data: bytearray) -> None:
+        if not self._proxy.drip:
+            self._client.sendall(data)
+            return
+        for number in range(len(data)):
+            self._client.sendall(data[number : number + 1])
+            self._proxy.closing.wait(self._proxy.drip)
 
 
 class _Server:

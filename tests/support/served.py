@@ -86,6 +86,7 @@ def served(url: str, folder: Path, *server: str, middleware: tuple[str, ...] = (
         "SERVED_MIDDLEWARE": ",".join(middleware),
         "ELASTICACHE_SESSIONS_URL": url,
         "ELASTICACHE_SESSIONS_TIMEOUT": str(PATIENT),
+        "ELASTICACHE_SESSIONS_CONNECT_TIMEOUT": str(PATIENT),
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "error::ResourceWarning",
     }

@@ -1,0 +1,100 @@
+"""Circuit breakers: a node that does not answer is left alone for a while, so that nobody waits for it in vain."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from math import ceil
+from typing import Final
+
+from ..exceptions import StoreUnavailable
+from ..limit import Timeouts
+from ..session import logger
+
+# Failures in a row after which a node is left alone.
+FAILURES: Final = 5
+# Seconds until somebody may try again: the first time, and at most. Doubled each time; a quarter more or less, so that the
+# instances of a fleet do not come back all at once.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 2.0
+_JITTER: Final = 0.25
+
+
+class Breaker:
+    """One node's, for threads and tasks. A context manager around each question to it.
+
+    After FAILURES in a row it answers in the node's place, at once, with StoreUnavailable. After a pause it lets one
+    question through, to see; when that one fails as well, after a longer pause another.
+
+    A failure is what `StoreUnavailable.silent` says is one. Whatever the node answers shows that it is there.
+    """
+
+    def __init__(self, node: str, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`longest`: the seconds that a question may take."""
+        self._node, self._longest, self._clock = node, longest, clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+        self._trying = False
+        self._next_try = 0.0
+
+    def __enter__(self) -> None:
+        if self._failures < FAILURES:
+            return
+        with self._lock:
+            left = self._next_try - self._clock()
+            if self._failures < FAILURES:
+                return
+            if left > 0:
+                raise StoreUnavailable(
+                    f"{self._node} did not answer {FAILURES} times in a row and is left alone for a moment. See whether it is "
+                    "up and whether this machine may connect to it.",
+                    sent=False,
+                    retry_after=ceil(left),
+                )
+            self._trying = True
+            # Who tries may be killed before there is an answer; then it is somebody else's turn.
+            self._next_try = self._clock() + self._longest
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, StoreUnavailable):
+            if error.silent:
+                self._failed()
+        elif self._failures and (error is None or isinstance(error, Exception)):
+            self._answered()
+
+    def _answered(self) -> None:
+        with self._lock:
+            was_open = self._failures >= FAILURES
+            self._failures, self._pause, self._trying = 0, FIRST_PAUSE, False
+        if was_open:
+            logger.warning("%s answers again", self._node)
+
+    def _failed(self) -> None:
+        with self._lock:
+            opens = self._failures + 1 == FAILURES
+            if opens or (self._failures >= FAILURES and self._trying):
+                pause = self._pause * random.uniform(1 - _JITTER, 1 + _JITTER)
+                self._next_try, self._trying = self._clock() + pause, False
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._failures = min(FAILURES, self._failures + 1)
+        if opens:
+            logger.error("%s does not answer; requests that need it fail at once until it does", self._node)
+
+
+class Breakers:
+    """One for each node, by name; a forked child begins anew."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._longest = sum(timeouts)
+        self._pid = os.getpid()
+        self._of: dict[str, Breaker] = {}
+
+    def of(self, node: str) -> Breaker:
+        if self._pid != (pid := os.getpid()):
+            self._pid, self._of = pid, {}
+        found = self._of.get(node)
+        return found or self._of.setdefault(node, Breaker(node, self._longest))

@@ -1,0 +1,198 @@
+"""What it takes to reach a node: its name's addresses, a connection, TLS; all within the running operation's time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+from concurrent.futures import Future, TimeoutError as NotDone
+from typing import Any, Final
+
+from ..endpoint import Endpoint
+from ..limit import running
+
+# Names that may be looked up at a time. A look-up cannot be ended: one that hangs keeps its thread, and whoever asks for the
+# same name waits for the same look-up.
+_LOOKUPS: Final = 8
+_lookups: dict[tuple[str, int], Future[list[Any]]] = {}
+_lookups_lock: Final = threading.Lock()
+# Notices a peer that is gone without a word, so that its connections do not stay in the pool.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def _forget_lookups() -> None:
+    _lookups_lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library's own modules do
+    _lookups.clear()
+
+
+os.register_at_fork(after_in_child=_forget_lookups)  # the threads stay with the parent
+
+
+def _look_up(host: str, port: int) -> Future[list[Any]]:
+    """The addresses of `host`, as `socket.getaddrinfo` gives them, in a while."""
+    place = (host, port)
+    with _lookups_lock:
+        future = _lookups.get(place)
+        if future is not None:
+            return future
+        if len(_lookups) >= _LOOKUPS:
+            raise OSError(
+                f"{_LOOKUPS} names are being looked up, and none is found. Check this machine's DNS."
+            )
+        future = _lookups[place] = Future()
+
+    def ask() -> None:
+        found: list[Any] | BaseException
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asked
+            found = error
+        with _lookups_lock:
+            if _lookups.get(place) is future:
+                del _lookups[place]
+        if isinstance(found, BaseException):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+    future.set_running_or_notify_cancel()  # several may wait for it: none may cancel it
+    try:
+        threading.Thread(target=ask, name="looks-up-a-name", daemon=True).start()
+    except RuntimeError as error:
+        with _lookups_lock:
+            _lookups.pop(place, None)
+        raise OSError(f"no thread to look up a name in: {error}") from None
+    return future
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    if _is_address(host):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    try:
+        return _look_up(host, port).result(running().need())
+    except NotDone:
+        raise TimeoutError(f"looking up the name {host!r} took too long") from None
+
+
+async def _addresses_async(host: str, port: int) -> list[Any]:
+    if _is_address(host):
+        return _addresses(host, port)
+    try:
+        async with asyncio.timeout(running().need()):
+            return await asyncio.wrap_future(_look_up(host, port))
+    except TimeoutError:
+        raise TimeoutError(f"looking up the name {host!r} took too long") from None
+
+
+class Watched:
+    """A socket that waits no longer than the running operation may, and counts what arrives."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.received = 0
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.settimeout(running().need())
+        self._socket.sendall(data)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if flags:
+            return self._socket.recv(size, flags)  # a look, which does not wait
+        self._socket.settimeout(running().need())
+        data = self._socket.recv(size)
+        self.received += len(data)
+        return data
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self._socket.settimeout(running().need())
+        return self._socket.recv_into(buffer)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """What a driver thinks right; it is not asked."""
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be read: no late reply, no end of the connection."""
+        try:
+            self._socket.settimeout(0)  # a greenlet would wait on a socket that has another time limit
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def tls_for(endpoint: Endpoint) -> ssl.SSLContext | None:
+    """What a connection to it is wrapped in: certificates and host names are verified, always."""
+    return ssl.create_default_context() if endpoint.tls else None
+
+
+def open_socket(host: str, port: int, tls: ssl.SSLContext | None = None) -> Watched:
+    """A connection to the first address of `host` that takes one.
+
+    Raises:
+        OSError: TimeoutError, socket.gaierror, ssl.SSLError among them
+    """
+    failure = OSError(f"the name {host!r} has no address")
+    addresses = _addresses(host, port)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _prepare(sock)
+            sock.settimeout(running().need() / (len(addresses) - number))
+            sock.connect(address)
+            if tls is not None:
+                sock.settimeout(running().need())
+                sock = tls.wrap_socket(sock, server_hostname=host)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return Watched(sock)
+    raise failure
+
+
+async def open_stream(
+    host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As `open_socket`, for asyncio."""
+    failure = OSError(f"the name {host!r} has no address")
+    addresses = await _addresses_async(host, port)
+    for number, (*_, address) in enumerate(addresses):
+        try:
+            async with asyncio.timeout(running().need() / (len(addresses) - number)):
+                reader, writer = await asyncio.open_connection(
+                    address[0], address[1], ssl=tls, server_hostname=host if tls else None
+                )
+        except OSError as error:
+            failure = error
+        else:
+            _prepare(writer.get_extra_info("socket"))
+            return reader, writer
+    raise failure
+
+
+def _prepare(sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,86 @@
+"""redis-py's connections and pools, which wait no longer than the running operation may. Imports redis at once.
+
+redis-py resolves names in the request's own thread, gives each address of a name, each wait for a byte, and each wait for
+a free connection its whole time limit, and knows none for all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+import redis.asyncio.connection
+import redis.connection
+
+from ..limit import running
+from .network import open_socket, open_stream
+
+
+class Connection(redis.connection.Connection):
+    """For threads and greenlets."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # untyped in redis-py
+        self._tls = tls
+
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """Within CONNECT_TIMEOUT: name, TCP, TLS, the user's name and password."""
+        if self._sock is None:
+            with running().connecting():
+                super().connect_check_health(*arguments, **options)
+
+    def _connect(self) -> Any:
+        return open_socket(self.host, int(self.port), self._tls)
+
+
+class Pool(redis.connection.BlockingConnectionPool):
+    """Who finds no connection free waits for one as long as the operation may."""
+
+    tls: ssl.SSLContext | None = None
+
+    def __init__(self, **options: Any) -> None:
+        options.pop("connection_class", None)
+        super().__init__(connection_class=Connection, tls=self.tls, **options)  # type: ignore[no-untyped-call]  # as above
+
+    @property
+    def timeout(self) -> float:
+        return running().left()
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        """What the driver thinks right; it is not asked."""
+
+
+class AsyncConnection(redis.asyncio.connection.Connection):
+    """For the tasks of one event loop."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
+
+    async def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """As `Connection.connect_check_health`."""
+        if not self.is_connected:
+            with running().connecting():
+                async with asyncio.timeout(running().need()):
+                    await super().connect_check_health(*arguments, **options)
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        async with asyncio.timeout(running().need()):
+            return await super().read_response(*arguments, **options)
+
+    async def _connect(self) -> None:
+        self._reader, self._writer = await open_stream(self.host, self.port, self._tls)
+
+
+class AsyncPool(redis.asyncio.connection.BlockingConnectionPool):
+    """As `Pool`."""
+
+    @property
+    def timeout(self) -> float:
+        return running().left()
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        """What the driver thinks right; it is not asked."""
