@@ -10,15 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings, StoreUnavailable
-from tests.support import resp, servers
-from tests.support.servers import Cluster, Server
+from tests.support import resp, topologies
+from tests.support.servers import Server
+from tests.support.topologies import Cluster
 
 TIMEOUT = 0.5
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with servers.cluster() as cluster:
+    with topologies.cluster() as cluster:
         yield cluster
 
 

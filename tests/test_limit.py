@@ -14,7 +14,7 @@ import pytest
 from elasticache_sessions import Session, StoreUnavailable
 from elasticache_sessions.clients import network
 from elasticache_sessions.limit import EachWait, TimeLimit, Timeouts, running
-from tests.support import servers
+from tests.support import topologies
 from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, once_back
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
@@ -163,7 +163,7 @@ def test_what_apply_computes_is_no_time_of_the_stores(networked_store: Store, ki
 @each_kind
 def test_a_new_session_finds_another_node_while_one_hangs(kind: str) -> None:
     with (
-        servers.nodes(3) as nodes,
+        topologies.nodes(3) as nodes,
         manager_of(kind, nodes.url, timeout=1.0, connect_timeout=PATIENT) as manager,
     ):
         nodes.nodes[0].pause()

@@ -31,12 +31,13 @@ from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import MemcachedClient, connect, connect_async, ranked
 from elasticache_sessions.clients.memcached_connection import Connection, expiry
 from elasticache_sessions.limit import TimeLimit
-from tests.support import memcached, servers
+from tests.support import memcached, servers, topologies
 from tests.support.dialects import MEMCACHED
 from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, stored_id
 from tests.support.proxy import Proxy
-from tests.support.servers import Nodes, Server
+from tests.support.servers import Server
 from tests.support.stores import Store
+from tests.support.topologies import Nodes
 
 DAY = 86_400
 MONTH = 30 * DAY
@@ -230,7 +231,7 @@ def test_a_session_of_the_largest_size_that_is_allowed_by_default_fits(single: S
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """Three of the test's own."""
-    with servers.nodes(3) as nodes:
+    with topologies.nodes(3) as nodes:
         yield nodes
 
 

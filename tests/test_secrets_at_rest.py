@@ -14,8 +14,9 @@ from elasticache_sessions.session import handle_of
 from tests.support import resp
 from tests.support.instances import Instance, View, Visit, instances
 from tests.support.load import PATIENT, manager_of, manager_session
-from tests.support.servers import REDIS_7_0, VALKEY_8_1, VALKEY_9_1, Cluster, Flavour, Server, cluster
+from tests.support.servers import REDIS_7_0, VALKEY_8_1, VALKEY_9_1, Flavour, Server
 from tests.support.stores import Store
+from tests.support.topologies import Cluster, cluster
 
 # In the sessions' content: where it does not show, the test has looked in the wrong place.
 CANARY = "canary-4711"

@@ -115,8 +115,9 @@ def command(port: int, *arguments: Argument) -> object:
         return connection(*arguments)
 
 
-def stats(port: int, *which: str) -> dict[str, str]:
-    lines = command(port, "stats", *which)
+def stats(port: int, *which: str, connect: Callable[[int], resp.Connection] = Connection) -> dict[str, str]:
+    with connect(port) as connection:
+        lines = connection("stats", *which)
     assert isinstance(lines, list)
     words = (line.decode().split(" ", 2) for line in lines)
     return {name: value for _, name, value in words}

@@ -8,6 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tests.support.certificates import authority
+
 Argument = bytes | str | int | float
 
 
@@ -77,12 +79,31 @@ def parse_command(data: bytes | bytearray) -> tuple[list[bytes], int]:
 
 
 class Connection:
-    """One connection; `connection("GET", key)` is the reply as bytes, int, list or None."""
+    """One connection; `connection("GET", key)` is the reply as bytes, int, list or None.
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 10) -> None:
-        self._socket = socket.create_connection((host, port), timeout)
+    `tls`: speak TLS. `login`: a user and a password.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        timeout: float = 10,
+        *,
+        tls: bool = False,
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        self._socket: socket.socket = socket.create_connection((host, port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
+        try:
+            if tls:
+                self._socket = authority().client.wrap_socket(self._socket, server_hostname=host)
+            if login is not None:
+                self("AUTH", *login)
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, *arguments: Argument) -> object:
         self._socket.sendall(encode(*arguments))

