@@ -45,6 +45,8 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     db: int = 0
     tls: bool = False
+    ca_file: str | None = None
+    """The file of the CAs that are trusted, in PEM format; None: the system's."""
     cluster: bool = False
     nodes: tuple[tuple[str, int], ...] = ()
     """Memcached's: host and port of each, in the URL's order."""
@@ -54,7 +56,12 @@ class Endpoint:
         """Raises ConfigurationError, which says what to write instead and never repeats a password."""
         scheme, _, rest = url.partition("://")
         if scheme.lower() == "memcached":
-            return cls("memcached", nodes=_nodes(rest))  # several hosts are no URL to the standard library
+            # Several hosts are no URL to the standard library.
+            places, _, query = rest.partition("?")
+            options = dict(parse_qsl(query, keep_blank_values=True))
+            _refuse_unknown(options, ("tls", "ca_file"))
+            tls = _boolean("URL option 'tls'", options.get("tls", "false"))
+            return cls("memcached", nodes=_nodes(places), tls=tls, ca_file=_ca_file(options, tls))
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -71,7 +78,7 @@ class Endpoint:
         if store == "memory":
             _refuse_unknown(options, ())
             return cls(store, host=parts.netloc + parts.path)
-        _refuse_unknown(options, ("cluster",))
+        _refuse_unknown(options, ("cluster", "ca_file"))
         if not parts.hostname or not _is_host(parts.hostname):
             raise ConfigurationError(f"{NAME}URL names no host. Write {EXAMPLE}.")
         cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
@@ -83,14 +90,26 @@ class Endpoint:
             unquote(parts.password) if parts.password else None,
             _database(parts, cluster),
             tls,
+            _ca_file(options, tls),
             cluster,
         )
 
 
-def _nodes(rest: str) -> tuple[tuple[str, int], ...]:
-    """Those of `a:11211,b:11211`, the part of a URL behind `memcached://`."""
-    places, _, query = rest.partition("?")
-    _refuse_unknown(dict(parse_qsl(query, keep_blank_values=True)), ())
+def _ca_file(options: Mapping[str, str], tls: bool) -> str | None:
+    path = options.get("ca_file")
+    if path == "":
+        raise ConfigurationError(
+            f"{NAME}URL has an empty ca_file. Write ca_file=/path/to/ca.pem, or nothing."
+        )
+    if path is not None and not tls:
+        raise ConfigurationError(
+            f"{NAME}URL names a ca_file, but asks for no TLS. Write rediss:// or valkeys://, or tls=true behind memcached://."
+        )
+    return path
+
+
+def _nodes(places: str) -> tuple[tuple[str, int], ...]:
+    """Those of `a:11211,b:11211`."""
     if "@" in places:
         raise ConfigurationError(
             f"{NAME}URL holds a user or password, and Memcached takes none. Write {_NODES}, without them."

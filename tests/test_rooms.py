@@ -43,6 +43,7 @@ ORDER = [
     "clients.memory",
     "clients.breaker",
     "clients.network",
+    "clients.tls",
     "clients.redis_wire",
     "clients.redis_driver",
     "clients.redis_transport",

@@ -51,6 +51,10 @@ def node_of_client(client: CacheClient) -> NodeOf | None:
 def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
     """As `client_for`, for event loops."""
     store = settings.endpoint.store if given is None else "given"
+    if given is None:
+        from . import tls
+
+        tls.context(settings.endpoint)  # now, and not on an event loop
     if store == "memory":
         from .memory import AsyncMemoryClient, MemoryClient
 

@@ -22,7 +22,7 @@ from ..settings import Settings
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .breaker import Breakers
 from .memcached_pool import Pool
-from .network import tls_for
+from .tls import context
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection
@@ -49,7 +49,7 @@ def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedCl
         raise MissingExtra(
             "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
         ) from error
-    tls = tls_for(settings.endpoint)
+    tls = context(settings.endpoint)
     pools = {
         _name(node): Pool(partial(Connection, node, tls), settings.max_connections)
         for node in settings.endpoint.nodes

@@ -26,6 +26,7 @@ from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import running
 from .base import Entry
 from .network import open_socket
+from .tls import advice
 
 _VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
 # What a reply takes on the wire: of `add` and `replace` by whether it is STORED, of `cas` by STORED, EXISTS, NOT_FOUND.
@@ -60,6 +61,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
 
     def __init__(self, node: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(node, default_noreply=False)
+        self._tls = tls
         with self._translated(sent=False), running().connecting():
             # pymemcache tries one address of a name, and of "localhost" often the wrong one.
             self.sock: Any = open_socket(*node, tls)
@@ -143,10 +145,13 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         said = f"({type(error).__name__}: {error})"
         if isinstance(error, OSError | UnicodeError | MemcacheUnexpectedCloseError):
             # Asking again after a timeout would take longer than the operation may.
-            retry = not isinstance(error, TimeoutError)
+            retry = not isinstance(error, TimeoutError | ssl.SSLCertVerificationError)
             # A connection that broke in the middle says nothing of the node: the next one does.
             silent = not (retry and sent)
-            return StoreUnavailable(f"{where} did not answer {said}", retry=retry, sent=sent, silent=silent)
+            check = advice(error, tls=self._tls is not None, connecting=not sent)
+            return StoreUnavailable(
+                f"{where} did not answer {said}.{check}", retry=retry, sent=sent, silent=silent
+            )
         if isinstance(error, MemcacheServerError) and error.args:
             reason = error.args[0]
             if reason == b"object too large for cache":

@@ -10,7 +10,6 @@ import threading
 from concurrent.futures import Future, TimeoutError as NotDone
 from typing import Any, Final
 
-from ..endpoint import Endpoint
 from ..limit import running
 
 # Names that may be looked up at a time. A look-up cannot be ended: one that hangs keeps its thread, and whoever asks for the
@@ -104,12 +103,12 @@ class Watched:
         self.received = 0
 
     def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(running().need())
-        self._socket.sendall(data)
+        rest = memoryview(data)
+        while rest:  # a TLS socket would take the time limit anew for each of its records
+            self._socket.settimeout(running().need())
+            rest = rest[self._socket.send(rest) :]
 
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        if flags:
-            return self._socket.recv(size, flags)  # a look, which does not wait
+    def recv(self, size: int) -> bytes:
         self._socket.settimeout(running().need())
         data = self._socket.recv(size)
         self.received += len(data)
@@ -123,11 +122,15 @@ class Watched:
         """What a driver thinks right; it is not asked."""
 
     def is_quiet(self) -> bool:
-        """Whether nothing waits to be read: no late reply, no end of the connection."""
+        """Whether nothing waits to be read, be it a late reply or the end of the connection. Where it is False, the
+        connection is of no use any more.
+        """
         try:
             self._socket.settimeout(0)  # a greenlet would wait on a socket that has another time limit
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            # Read, since TLS cannot peek. Tickets for later sessions, which a server sends when it likes, are TLS's own,
+            # and no data.
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             pass
@@ -135,11 +138,6 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
-
-
-def tls_for(endpoint: Endpoint) -> ssl.SSLContext | None:
-    """What a connection to it is wrapped in: certificates and host names are verified, always."""
-    return ssl.create_default_context() if endpoint.tls else None
 
 
 def open_socket(host: str, port: int, tls: ssl.SSLContext | None = None) -> Watched:

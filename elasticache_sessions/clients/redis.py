@@ -11,19 +11,20 @@ from ..session import logger
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
 from .breaker import Breakers
-from .network import tls_for
 from .redis_cluster import AsyncRedisClusterClient, RedisClusterClient
 from .redis_driver import Driver
 from .redis_transport import AsyncRedisClient, RedisClient
+from .tls import context
 
 
 def connect(settings: Settings) -> CacheClient:
     """A client for threads, as the settings say. Connects on first use."""
     breakers = Breakers(settings.timeouts)
-    driver, endpoint = Driver("redis"), settings.endpoint
+    endpoint = settings.endpoint
+    driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
     redis: Any = importlib.import_module("redis")
     ours = importlib.import_module(".redis_connection", __package__)
-    pool = type("Pool", (ours.Pool,), {"tls": tls_for(endpoint)})
+    pool = type("Pool", (ours.Pool,), {"tls": tls})
     options = {**_options(settings, "redis"), "max_connections": settings.max_connections}
     if not endpoint.cluster:
         where = {"host": endpoint.host, "port": endpoint.port, "db": endpoint.db}
@@ -43,10 +44,10 @@ def connect(settings: Settings) -> CacheClient:
 
 def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     """A client for the running event loop. Connects on first use."""
-    driver, endpoint = Driver("redis"), settings.endpoint
+    endpoint = settings.endpoint
+    driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
     redis: Any = importlib.import_module("redis.asyncio")
     ours = importlib.import_module(".redis_connection", __package__)
-    tls = tls_for(endpoint)
     options = {**_options(settings, "redis.asyncio"), "max_connections": settings.max_connections}
     where = {"host": endpoint.host, "port": endpoint.port}
     if not endpoint.cluster:

@@ -14,7 +14,7 @@ import redis.asyncio.connection
 import redis.connection
 
 from ..limit import running
-from .network import open_socket, open_stream
+from .network import Watched, open_socket, open_stream
 
 
 class Connection(redis.connection.Connection):
@@ -29,6 +29,16 @@ class Connection(redis.connection.Connection):
         if self._sock is None:
             with running().connecting():
                 super().connect_check_health(*arguments, **options)
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether something waits to be read. redis-py takes for that, too, what TLS sends for itself: tickets for later
+        sessions, right after the handshake.
+        """
+        reader: Any = getattr(self._parser, "_reader", None)
+        sock: Any = self._sock
+        if reader is None or not isinstance(sock, Watched):  # without hiredis, or closed
+            return super().can_read(timeout)
+        return bool(reader.has_data()) or not sock.is_quiet()
 
     def _connect(self) -> Any:
         return open_socket(self.host, int(self.port), self._tls)

@@ -11,6 +11,7 @@ from typing import Final
 from ..exceptions import MissingExtra, StoreUnavailable
 from ..limit import exhausted
 from .redis_wire import Refusal
+from .tls import advice
 
 
 class Refused(Exception):
@@ -30,9 +31,9 @@ class Redirected(Exception):
 
 
 class Driver:
-    """What differs between redis-py and valkey-py."""
+    """What differs between redis-py and valkey-py. `tls`: whether it was asked to speak TLS."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, tls: bool = False) -> None:
         try:
             self.errors: ModuleType = importlib.import_module(f"{root}.exceptions")
         except ImportError as error:
@@ -41,7 +42,7 @@ class Driver:
                 f"pip install 'elasticache-sessions[{root}]'"
             ) from error
         redis = root == "redis"
-        self.root = root
+        self.root, self._tls = root, tls
         self.base: type[Exception] = self.errors.RedisError if redis else self.errors.ValkeyError
         # No child of the base. It may hide the failure for which the cluster's slots were asked for anew.
         self.lost: type[Exception] = (
@@ -91,8 +92,12 @@ class Driver:
         said = "refused the command" if answered and not retry else "did not answer"
         # A connection that broke in the middle says nothing of the node: the next one does.
         silent = not answered and (not sent or not retry)
+        check = "" if answered else advice(error, tls=self._tls, connecting=not sent)
         return StoreUnavailable(
-            f"the store {said} ({kind}: {error})", retry=retry, sent=sent and not answered, silent=silent
+            f"the store {said} ({kind}: {error}).{check}",
+            retry=retry,
+            sent=sent and not answered,
+            silent=silent,
         )
 
 
