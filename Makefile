@@ -20,8 +20,9 @@ demo: .venv/ready ## Two shops, Flask and Django, each on three instances behind
 test: system .venv/ready ## Everything it takes, then the tests; under 15 minutes on two cores
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults, long fuzzing; then each Python, by nox
+test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults, long fuzzing, ElastiCache's topologies; then each Python, by nox
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=long --timeout=600 $(ARGS)
+	$(PYTEST) -m "not slow and not demo" --stores topologies --hypothesis-profile=few $(ARGS)
 	.venv/bin/python -m nox
 
 lint: .venv/ready ## ruff and mypy --strict

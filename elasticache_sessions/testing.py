@@ -59,7 +59,7 @@ async def hold_async(check: Check, client: AsyncCacheClient) -> None:
 
 
 def _key() -> bytes:
-    return b"contract:" + secrets.token_hex(8).encode()
+    return b"sess:contract:" + secrets.token_hex(8).encode()
 
 
 def _value(

@@ -27,15 +27,24 @@ hypothesis.settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--stores", default=",".join(stores.ALL), help="only these: %(default)s")
+    usual = ",".join(name for name in stores.ALL if name not in stores.TOPOLOGIES)
+    parser.addoption(
+        "--stores",
+        default=usual,
+        help="only these: %(default)s; or 'topologies', and no test that takes no store: "
+        + ", ".join(stores.TOPOLOGIES),
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of stores that were not asked for."""
-    wanted = config.getoption("--stores").split(",")
-    if unknown := set(wanted) - set(stores.ALL):
-        raise pytest.UsageError(f"--stores: {', '.join(sorted(unknown))} is none of {', '.join(stores.ALL)}")
-    left_out = [item for item in items if _store_of(item) not in (None, *wanted)]
+    asked = config.getoption("--stores")
+    wanted = stores.TOPOLOGIES if asked == "topologies" else (None, *asked.split(","))
+    if unknown := set(wanted) - {None, *stores.ALL}:
+        raise pytest.UsageError(
+            f"--stores: {', '.join(map(str, unknown))} is none of {', '.join(stores.ALL)}"
+        )
+    left_out = [item for item in items if _store_of(item) not in wanted]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -95,7 +104,7 @@ def proxy(networked_store: Store) -> Iterator[Proxy]:
 @pytest.fixture
 def redis_proxy(redis_store: Store) -> Iterator[Proxy]:
     """A proxy before each Redis and Valkey in turn."""
-    with Proxy(*redis_store.ports) as proxy:
+    with Proxy(*redis_store.ports, dialect=redis_store.dialect) as proxy:
         yield proxy
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import memcached, servers
-from tests.support.dialects import MEMCACHED
 from tests.support.proxy import Proxy
 from tests.support.resp import Argument, Incomplete, ReplyError
 from tests.support.servers import Server, ServerMissing
@@ -153,10 +152,10 @@ def test_the_proxy_brings_a_key_to_the_node_that_clients_past_it_choose(
 ) -> None:
     store, keys = give_store(name), [b"key-%d" % number for number in range(20)]
     with Proxy(*store.ports, dialect=store.dialect) as proxy:
-        assert proxy.url.removeprefix("memcached://").split(",") == [
+        assert proxy.url.removeprefix("memcached://").partition("?")[0].split(",") == [
             f"127.0.0.1:{port}" for port in proxy.ports
         ]
-        with memcached.Connection(proxy.ports[-1]) as connection:  # whichever door they come in by
+        with store.dialect.connection(proxy.ports[-1]) as connection:  # whichever door they come in by
             for key in keys:
                 assert connection("set", key, 0, 100, 6, b"\r\n" + key[:4]) == b"STORED"
             with proxy.counting() as count:
@@ -174,18 +173,21 @@ def test_the_proxy_brings_a_key_to_the_node_that_clients_past_it_choose(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_proxy_loses_cuts_and_replaces_replies(give_store: Callable[[str], Store], name: str) -> None:
     store = give_store(name)
-    with Proxy(*store.ports, dialect=MEMCACHED) as proxy:
+    with Proxy(*store.ports, dialect=store.dialect) as proxy:
         lost = proxy.lose_reply(when="set")
-        with memcached.Connection(proxy.port) as connection, pytest.raises(ConnectionError):
+        with store.dialect.connection(proxy.port) as connection, pytest.raises(ConnectionError):
             connection("set", "key", 0, 100, 5, "value")
         assert (lost.fired, store.get(b"key")) == (1, b"value")
         proxy.lose_request(when="SET")
-        with memcached.Connection(proxy.port) as connection, pytest.raises(ConnectionError):
+        with store.dialect.connection(proxy.port) as connection, pytest.raises(ConnectionError):
             connection("set", "key", 0, 100, 5, "other")
         assert store.get(b"key") == b"value"
         proxy.replace_reply(b"SERVER_ERROR out of memory\r\n")
-        with memcached.Connection(proxy.port) as connection, pytest.raises(ReplyError, match="out of memory"):
+        with (
+            store.dialect.connection(proxy.port) as connection,
+            pytest.raises(ReplyError, match="out of memory"),
+        ):
             connection("get", "key")
         proxy.cut_reply(when=lambda command: command[:2] == [b"get", b"key"])
-        with memcached.Connection(proxy.port) as connection, pytest.raises(ConnectionError):
+        with store.dialect.connection(proxy.port) as connection, pytest.raises(ConnectionError):
             connection("get", "key")

@@ -205,7 +205,7 @@ class Proxy:
 
     def translated(self, command: Command, value: object, raw: bytes) -> bytes:
         """The nodes' own ports, where a cluster tells them, become this proxy's."""
-        if self.dialect.routed or len(self.doors) == 1:
+        if self.dialect.routed:
             return raw
         if name_of(command) == "CLUSTER" or (
             isinstance(value, resp.ReplyError) and str(value).startswith(("MOVED ", "ASK "))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.support import resp
 from tests.support.dialects import HOST, Command
+from tests.support.proxy_tls import Secured
 from tests.support.servers import free_port
 from tests.support.traffic import Exchange
 
@@ -65,7 +66,7 @@ class Link:
 
     def __init__(self, proxy: Proxy, client: socket.socket, door: int) -> None:
         self._proxy = proxy
-        self._client = client
+        self._client = Secured(client, server_side=True) if proxy.dialect.tls else client
         self._door = door
         self._requests = bytearray()
         self._client_waits = False
@@ -76,13 +77,13 @@ class Link:
         except OSError:
             self._selector.close()
             raise
-        _prepare(client)
-        self._selector.register(client, selectors.EVENT_READ)
+        _prepare(self._client)
+        self._selector.register(self._client, selectors.EVENT_READ)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _server(self, port: int) -> _Server:
         if port not in self._servers:
-            self._servers[port] = server = _Server(port)
+            self._servers[port] = server = _Server(port, self._proxy.dialect.tls)
             self._selector.register(server.socket, selectors.EVENT_READ, server)
         return self._servers[port]
 
@@ -116,7 +117,10 @@ class Link:
         return all(self._from_server(server) for server in ready if server is not None)
 
     def _from_client(self) -> bool:
-        data = self._client.recv(262_144)
+        try:
+            data = self._client.recv(262_144)
+        except BlockingIOError:
+            return True
         self._requests += data
         passed: dict[_Server, bytearray] = {}
         open_ = bool(data)
@@ -143,7 +147,10 @@ class Link:
         return open_
 
     def _from_server(self, server: _Server) -> bool:
-        data = server.socket.recv(262_144)
+        try:
+            data = server.socket.recv(262_144)
+        except BlockingIOError:
+            return True
         server.replies += data
         delivered = bytearray()
         open_ = bool(data)
@@ -190,13 +197,14 @@ class Link:
 class _Server:
     """A link's connection to one server, with what was asked and not answered yet."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), SEND_TIMEOUT)
+    def __init__(self, port: int, tls: bool) -> None:
+        connected = socket.create_connection((HOST, port), SEND_TIMEOUT)
+        self.socket = Secured(connected, server_side=False) if tls else connected
         self.replies = bytearray()
         self.asked: deque[Command] = deque()
         _prepare(self.socket)
 
 
-def _prepare(side: socket.socket) -> None:
+def _prepare(side: socket.socket | Secured) -> None:
     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     side.settimeout(SEND_TIMEOUT)

@@ -6,18 +6,21 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Protocol
 
 from elasticache_sessions.clients.base import Entry, Read
 from elasticache_sessions.clients.memory import MemoryClient
 from tests.support import memcached, resp, servers, topologies
-from tests.support.dialects import Dialect
+from tests.support.dialects import Access, Dialect
 from tests.support.servers import Server
-from tests.support.topologies import Cluster, Nodes
+from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Nodes, Replicated
 
-REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster")
-MEMCACHED = ("memcached", "memcached-3")
+TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls")
+"""As ElastiCache sets them up. Tests meet them only where `--stores` asks for them."""
+REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster", "primary-tls", "cluster-tls", "serverless")
+MEMCACHED = ("memcached", "memcached-3", "memcached-tls")
 NETWORKED = (*REDIS, *MEMCACHED)
 LOOKING = (*REDIS, "memory")
 """Those that look at what is there before they touch it."""
@@ -64,7 +67,7 @@ class Store(Protocol):
 class _Networked:
     """What stores behind a network have in common: where they are, and one connection to each server."""
 
-    def __init__(self, server: Server | Cluster | Nodes) -> None:
+    def __init__(self, server: Server | Cluster | Replicated | Nodes) -> None:
         self.name = server.name
         self.dialect = server.dialect
         self.url = server.url
@@ -88,13 +91,18 @@ class _Networked:
 class RedisStore(_Networked):
     """One server, or a cluster's nodes."""
 
+    def __init__(self, server: Server | Cluster | Replicated | Nodes) -> None:
+        super().__init__(server)
+        # FLUSHALL is not for the others, and their keys are their primary's.
+        self._primaries = tuple(node.port for node in getattr(server, "primaries", ())) or self.ports
+
     def flush(self) -> None:
-        for port in self.ports:
+        for port in self._primaries:
             self._ask(port, "FLUSHALL")
 
     def keys(self) -> list[bytes]:
         found: list[bytes] = []
-        for port in self.ports:
+        for port in self._primaries:
             reply = self._ask(port, "KEYS", "*")
             assert isinstance(reply, list)
             found += reply
@@ -208,11 +216,30 @@ class MemoryStore:
         return None if left is None or left == math.inf else round(left)
 
 
+_MADE: dict[str, Callable[[], AbstractContextManager[Server | Cluster | Replicated | Nodes]]] = {
+    **{
+        flavour.name: partial(Server, flavour)
+        for flavour in (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1, servers.MEMCACHED)
+    },
+    "cluster": topologies.cluster,
+    "memcached-3": topologies.nodes,
+    "primary-tls": partial(
+        topologies.replicated, access=Access(tls=True, user="sessions", rights=LEAST_RIGHTS)
+    ),
+    "cluster-tls": partial(
+        topologies.cluster,
+        replicas=True,
+        flavour=servers.REDIS_7_0,
+        access=Access(tls=True, user="sessions", rights=CLUSTER_RIGHTS),
+    ),
+    "serverless": topologies.serverless,
+    "memcached-tls": partial(Server, servers.MEMCACHED, access=Access(tls=True)),
+}
+
+
 @contextmanager
 def store_factory() -> Iterator[Callable[[str], Store]]:
     """Gives each store by its name, emptied; its servers start when it is first asked for, and end with the block."""
-    single = (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1, servers.MEMCACHED)
-    flavours = {flavour.name: flavour for flavour in single}
     running: dict[str, RedisStore | MemcachedStore] = {}
     with ExitStack() as stack:
 
@@ -220,13 +247,7 @@ def store_factory() -> Iterator[Callable[[str], Store]]:
             if name == "memory":
                 return MemoryStore()
             if name not in running:
-                server: Server | Cluster | Nodes
-                if name == "cluster":
-                    server = stack.enter_context(topologies.cluster())
-                elif name == "memcached-3":
-                    server = stack.enter_context(topologies.nodes(3))
-                else:
-                    server = stack.enter_context(Server(flavours[name]))
+                server = stack.enter_context(_MADE[name]())
                 running[name] = (MemcachedStore if name in MEMCACHED else RedisStore)(server)
                 stack.callback(running[name].close)
             running[name].flush()

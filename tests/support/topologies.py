@@ -25,19 +25,15 @@ SLOTS: Final = 16_384
 
 LEAST_RIGHTS: Final = ("~sess:*", "-@all", "+get", "+set", "+pttl", "+pexpire", "+eval", "+evalsha")
 """All that the package needs of a single endpoint."""
-SERVERLESS_RIGHTS: Final = (
-    *("~*", "&*", "+@all", "-@admin", "-keys", "-object", "-memory", "-wait", "-waitaof", "-function"),
-    *(
-        "-fcall",
-        "-fcall_ro",
-        "-client|id",
-        "-client|list",
-        "-client|info",
-        "-client|kill",
-        "-client|tracking",
-    ),
-    *("-client|no-evict", "-client|unblock", "-migrate", "-restore", "-swapdb", "-role", "-randomkey"),
+CLUSTER_RIGHTS: Final = (*LEAST_RIGHTS, "+cluster|slots", "+asking")
+"""The same of cluster mode."""
+_NOT_ON_SERVERLESS: Final = (
+    *("@admin", "keys", "object", "memory", "latency", "lastsave", "role", "randomkey", "select", "move"),
+    *("swapdb", "migrate", "restore", "wait", "waitaof", "function", "fcall", "fcall_ro"),
+    *("client|id", "client|info", "client|list", "client|kill", "client|tracking", "client|trackinginfo"),
+    *("client|caching", "client|getredir", "client|no-evict", "client|unblock"),
 )
+SERVERLESS_RIGHTS: Final = ("~*", "&*", "+@all", *(f"-{name}" for name in _NOT_ON_SERVERLESS))
 """What ElastiCache Serverless lets anybody do."""
 
 # A replica gets what the primary has at once, not when others may have come, and counts once it was sent something.
@@ -226,11 +222,11 @@ def _replication(node: Server, name: str) -> str:
 
 
 @contextmanager
-def serverless(*options: str) -> Iterator[Server]:
+def serverless(*options: str, rights: tuple[str, ...] = SERVERLESS_RIGHTS) -> Iterator[Server]:
     """One node that owns all slots, and a user who may do what ElastiCache Serverless lets him do. Without TLS, which
     this Valkey lacks.
     """
-    access = Access(user="sessions", rights=SERVERLESS_RIGHTS)
+    access = Access(user="sessions", rights=rights)
     with Server(VALKEY_9_1, *options, access=access, cluster_node=True) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
         _until(lambda: _serves(server, 1, False), server)
