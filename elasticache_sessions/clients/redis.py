@@ -35,7 +35,7 @@ def connect(settings: Settings) -> CacheClient:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
 
     def made() -> Any:
-        return redis.RedisCluster(
+        return ours.Cluster(
             url=f"redis://{host}:{endpoint.port}", connection_pool_class=pool, **_OF_CLUSTERS, **options
         )
 
@@ -57,7 +57,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
         return AsyncRedisClient(redis.Redis(connection_pool=pool), driver, settings.timeouts, breakers)
 
     def made() -> Any:
-        cluster = redis.RedisCluster(**where, **_OF_CLUSTERS, **options)
+        cluster = ours.AsyncCluster(**where, **_OF_CLUSTERS, **options)
         manager, connection = cluster.nodes_manager, partial(ours.AsyncConnection, tls=tls)
         manager.connection_kwargs["connection_class"] = connection  # of the nodes that it will know
         for node in manager.startup_nodes.values():

@@ -10,7 +10,9 @@ import asyncio
 import ssl
 from typing import Any
 
+import redis.asyncio.cluster
 import redis.asyncio.connection
+import redis.cluster
 import redis.connection
 
 from ..limit import running
@@ -94,3 +96,25 @@ class AsyncPool(redis.asyncio.connection.BlockingConnectionPool):
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         """What the driver thinks right; it is not asked."""
+
+
+class _NoCommands:
+    """For a cluster client that sends no command whose keys it would have to find: the list of all commands has 200 kB."""
+
+    async def initialize(self, node: object = None) -> None:
+        pass
+
+
+class Cluster(redis.cluster.RedisCluster):
+    """Asks for the slots alone."""
+
+    def command(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+
+class AsyncCluster(redis.asyncio.cluster.RedisCluster):
+    """Asks for the slots alone."""
+
+    async def initialize(self, *arguments: Any, **options: Any) -> Any:
+        self.commands_parser: Any = _NoCommands()
+        return await super().initialize(*arguments, **options)
