@@ -12,14 +12,11 @@ import pytest
 
 from elasticache_sessions.session import handle_of
 from tests.support import resp
-from tests.support.instances import Instance, View, Visit, instances
+from tests.support.instances import CANARY, Visit, instances, use
 from tests.support.load import PATIENT, manager_of, manager_session
 from tests.support.servers import REDIS_7_0, VALKEY_8_1, VALKEY_9_1, Flavour, Server
 from tests.support.stores import Store
 from tests.support.topologies import Cluster, cluster
-
-# In the sessions' content: where it does not show, the test has looked in the wrong place.
-CANARY = "canary-4711"
 
 
 def forms(session_id: str) -> list[bytes]:
@@ -40,41 +37,6 @@ def assert_no_id(ids: set[str], text: bytes) -> None:
     assert len(ids) >= 8
     for session_id in ids:
         assert not any(form in text for form in forms(session_id))
-
-
-def use(shop: Instance) -> set[str]:
-    """Everything that can happen to a session; the ids that were ever in a cookie."""
-    ids: set[str] = set()
-
-    def ask(view: View, cookie: str | None = None) -> str:
-        cookie = shop.ask(view, cookie).cookie or cookie or ""
-        ids.add(cookie.removesuffix(".p"))
-        return cookie
-
-    first = ask(lambda visit: visit.update(a=CANARY))
-    ask(dict, first)
-    ask(lambda visit: visit.update(cart=["kettle"]), first)
-    ask(lambda visit: visit.apply(lambda fields: fields.update(count=1)), first)
-    second = ask(lambda visit: visit.cycle(), first)
-    ask(lambda visit: visit.update(late=True), first)  # the old id: begins one of its own
-    third = ask(lambda visit: visit.login("ada"), second)
-    ask(lambda visit: visit.keep(), third)
-    ask(lambda visit: None, third + ".p")
-    third = ask(lambda visit: visit.cycle(), third)
-    fourth = ask(lambda visit: visit.update(a=CANARY))
-    shop.ask(lambda visit: visit.logout(), fourth)
-    ask(lambda visit: visit.update(a=CANARY), fourth)
-    ask(dict, "i" * 40)  # an id that a client made up
-    ask(lambda visit: visit.update(a=CANARY), "j" * 40)
-
-    # A conflict, and a change that comes too late.
-    def late(visit: Visit) -> None:
-        visit["late"] = True
-        ask(lambda visit: visit.update(other=True), third)
-        ask(lambda visit: visit.logout(), third)
-
-    ask(late, third)
-    return ids - {""}
 
 
 def test_no_key_and_no_value_holds_an_id(framework: str, store: Store) -> None:

@@ -18,7 +18,8 @@ Command = list[bytes]
 Connect = Callable[[int], resp.Connection]
 
 _ADMIN: Final = ("default", "the-tests-password")
-_PASSWORD: Final = "the-package-password"
+PASSWORD: Final = "the-package-password"
+"""Of whom the package signs in as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def resp_for(access: Access = OPEN) -> Dialect:
 def _redis_url(access: Access, ports: tuple[int, ...]) -> str:
     options = ["cluster=true"] if len(ports) > 1 else []
     options += [f"ca_file={authority().ca_file}"] if access.tls else []
-    user = f"{access.user}:{_PASSWORD}@" if access.user else ""
+    user = f"{access.user}:{PASSWORD}@" if access.user else ""
     url = f"redis{'s' * access.tls}://{user}{HOST}:{ports[0]}"
     return f"{url}?{'&'.join(options)}" if options else url
 
@@ -99,7 +100,7 @@ def _redis_options(access: Access, port: int, directory: Path) -> list[str]:
         options += ["--tls-ca-cert-file", str(files.ca_file)]
     if access.user:
         options += ["--requirepass", _ADMIN[1], "--masterauth", _ADMIN[1]]
-        options += ["--user", access.user, "on", f">{_PASSWORD}", *access.rights]
+        options += ["--user", access.user, "on", f">{PASSWORD}", *access.rights]
     return options
 
 

@@ -212,6 +212,47 @@ def instances(
                 instance.close()
 
 
+# All that can happen
+
+CANARY = "canary-4711"
+"""In the sessions' content that `use` stores: where it does not show, a test has looked in the wrong place."""
+
+
+def use(shop: Instance) -> set[str]:
+    """Everything that can happen to a session; the ids that were ever in a cookie."""
+    ids: set[str] = set()
+
+    def ask(view: View, cookie: str | None = None) -> str:
+        cookie = shop.ask(view, cookie).cookie or cookie or ""
+        ids.add(cookie.removesuffix(".p"))
+        return cookie
+
+    first = ask(lambda visit: visit.update(a=CANARY))
+    ask(dict, first)
+    ask(lambda visit: visit.update(cart=["kettle"]), first)
+    ask(lambda visit: visit.apply(lambda fields: fields.update(count=1)), first)
+    second = ask(lambda visit: visit.cycle(), first)
+    ask(lambda visit: visit.update(late=True), first)  # the old id: begins one of its own
+    third = ask(lambda visit: visit.login("ada"), second)
+    ask(lambda visit: visit.keep(), third)
+    ask(lambda visit: None, third + ".p")
+    third = ask(lambda visit: visit.cycle(), third)
+    fourth = ask(lambda visit: visit.update(a=CANARY))
+    shop.ask(lambda visit: visit.logout(), fourth)
+    ask(lambda visit: visit.update(a=CANARY), fourth)
+    ask(dict, "i" * 40)  # an id that a client made up
+    ask(lambda visit: visit.update(a=CANARY), "j" * 40)
+
+    # A conflict, and a change that comes too late.
+    def late(visit: Visit) -> None:
+        visit["late"] = True
+        ask(lambda visit: visit.update(other=True), third)
+        ask(lambda visit: visit.logout(), third)
+
+    ask(late, third)
+    return ids - {""}
+
+
 # Many requests
 
 REQUESTS = 200
