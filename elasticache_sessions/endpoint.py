@@ -24,14 +24,30 @@ _SCHEMES: Final = {
     "valkey": ("redis", False),
     "valkeys": ("redis", True),
     "memcached": ("memcached", False),
+    "elasticache": ("elasticache", True),
     "memory": ("memory", False),
 }
 # Part of a password may end up anywhere in a URL that is taken apart wrongly, so an error repeats nothing of it.
 _QUOTE: Final = "A password that holds / ? # @ or : is written as urllib.parse.quote(password, safe='')."
 EXAMPLE: Final = "'rediss://my-cache.abc123.use1.cache.amazonaws.com:6379', or 'memory://' to try things out"
 _NODES: Final = "'memcached://10.0.1.5:11211,10.0.1.6:11211', or a single 'memcached://host:port'"
+_LOOKED_UP: Final = "'elasticache://my-cache?region=us-east-1'"
+# As ElastiCache has them, in lower case: the names of caches, the ids of users, and regions.
+_CACHE: Final = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_USER: Final = re.compile(r"(default\.)?[a-z][a-z0-9-]{0,39}")
+_REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z0-9]+){2,4}")
 # [an IPv6 address] or a name, and perhaps a port.
 _NODE: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:\s#]+))(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Iam:
+    """A user of the cache who signs in by tokens, made of AWS credentials, instead of a password."""
+
+    user: str
+    cache: str
+    """The name of the replication group or, where `serverless`, of the serverless cache."""
+    serverless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,9 @@ class Endpoint:
     cluster: bool = False
     nodes: tuple[tuple[str, int], ...] = ()
     """Memcached's: host and port of each, in the URL's order."""
+    iam: Iam | None = None
+    region: str | None = None
+    """Of AWS; None: what the environment or AWS's configuration says, where it is needed."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -78,7 +97,13 @@ class Endpoint:
         if store == "memory":
             _refuse_unknown(options, ())
             return cls(store, host=parts.netloc + parts.path)
-        _refuse_unknown(options, ("cluster", "ca_file"))
+        if store == "elasticache":
+            _refuse_unknown(options, ("region", "iam_user"))
+            name, region = _cache_name(parts, port), _region(options)
+            iam = _iam(parts, {**options, "iam_cache": name}) if "iam_user" in options else None
+            user, password = _decoded(parts.username), _decoded(parts.password)
+            return cls(store, name, username=user, password=password, iam=iam, region=region)
+        _refuse_unknown(options, ("cluster", "ca_file", *_IAM))
         if not parts.hostname or not _is_host(parts.hostname):
             raise ConfigurationError(f"{NAME}URL names no host. Write {EXAMPLE}.")
         cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
@@ -86,12 +111,14 @@ class Endpoint:
             store,
             parts.hostname,
             6379 if port is None else port,
-            unquote(parts.username) if parts.username else None,
-            unquote(parts.password) if parts.password else None,
+            _decoded(parts.username),
+            _decoded(parts.password),
             _database(parts, cluster),
             tls,
             _ca_file(options, tls),
             cluster,
+            iam=_iam(parts, options),
+            region=_region(options),
         )
 
 
@@ -138,6 +165,62 @@ def _node(place: str) -> tuple[str, int] | None:
         return None
     number = int(port or 11211)
     return (host, number) if 0 < number < 2**16 and "/" not in host and _is_host(host) else None
+
+
+def _cache_name(parts: SplitResult, port: int | None) -> str:
+    name = parts.hostname or ""
+    if port is not None or parts.path.strip("/") or not _CACHE.fullmatch(name):
+        raise ConfigurationError(
+            f"{NAME}URL names no cache behind elasticache://. Write the name that the cache has in ElastiCache, not "
+            f"an address: {_LOOKED_UP}. {_QUOTE}"
+        )
+    return name
+
+
+def _iam(parts: SplitResult, options: Mapping[str, str]) -> Iam | None:
+    if not options.keys() & set(_IAM):
+        return None
+    for name, meaning in _IAM_NEEDS.items():
+        if name not in options:
+            raise ConfigurationError(
+                f"{NAME}URL has options of IAM, but not {name}. Add {name}=…: {meaning}."
+            )
+    if not _SCHEMES[parts.scheme][1]:
+        raise ConfigurationError(
+            f"{NAME}URL asks for IAM without TLS, which ElastiCache refuses. Write {parts.scheme}s:// instead."
+        )
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            f"{NAME}URL has iam_user and a user or password before the host. Write one of them: IAM takes no password."
+        )
+    user, cache = options["iam_user"].lower(), options["iam_cache"].lower()
+    for name, value, known in (("iam_user", user, _USER), ("iam_cache", cache, _CACHE)):
+        if not known.fullmatch(value):
+            raise ConfigurationError(
+                f"{NAME}URL option {name!r} is none that ElastiCache has. Write {_IAM_NEEDS[name]}: letters, digits and "
+                f"single hyphens. {_QUOTE}"
+            )
+    return Iam(user, cache, _boolean("URL option 'serverless'", options.get("serverless", "false")))
+
+
+_IAM: Final = ("iam_user", "iam_cache", "region", "serverless")
+_IAM_NEEDS: Final = {
+    "iam_user": "the id of the ElastiCache user",
+    "iam_cache": "the name of the replication group or, together with serverless=true, of the serverless cache",
+}
+
+
+def _region(options: Mapping[str, str]) -> str | None:
+    region = options.get("region")
+    if region is not None and not _REGION.fullmatch(region):
+        raise ConfigurationError(
+            f"{NAME}URL option 'region' is no AWS region. Write one like 'us-east-1'. {_QUOTE}"
+        )
+    return region
+
+
+def _decoded(part: str | None) -> str | None:
+    return unquote(part) if part else None
 
 
 def _is_host(name: str) -> bool:

@@ -43,7 +43,8 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"URL": "redis://host/1?cluster=true"}, "cluster mode has only database 0"),
     (
         {"URL": "redis://host?clusters=true"},
-        "unknown option 'clusters'; allowed here: cluster, ca_file. Did you mean 'cluster'?",
+        "unknown option 'clusters'; allowed here: cluster, ca_file, iam_user, iam_cache, region, serverless. "
+        "Did you mean 'cluster'?",
     ),
     ({"URL": "memory://?cluster=true"}, "unknown option 'cluster'; this kind of URL takes none"),
     ({"URL": b"memory://"}, "ELASTICACHE_SESSIONS_URL is of type bytes. Write a str."),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from elasticache_sessions import ConfigurationError, Session, SessionManager, Settings
+from elasticache_sessions.endpoint import Iam
 from elasticache_sessions.settings import NAME, Endpoint
 from tests.support.stores import Store
 
@@ -37,6 +38,20 @@ from tests.support.stores import Store
             "memcached://a:1,b,[::1],[::2]:7/",
             Endpoint("memcached", nodes=(("a", 1), ("b", 11211), ("::1", 11211), ("::2", 7))),
         ),
+        (
+            "valkeys://cache?cluster=true&iam_user=App&iam_cache=Shop&region=eu-west-1",
+            Endpoint("redis", "cache", tls=True, cluster=True, iam=Iam("app", "shop"), region="eu-west-1"),
+        ),
+        (
+            "rediss://cache?iam_user=default.app&iam_cache=shop-1&serverless=yes",
+            Endpoint("redis", "cache", tls=True, iam=Iam("default.app", "shop-1", serverless=True)),
+        ),
+        ("elasticache://Shop-1", Endpoint("elasticache", "shop-1")),
+        (
+            "elasticache://u:p%40ss@shop?region=us-gov-west-1",
+            Endpoint("elasticache", "shop", username="u", password="p@ss", region="us-gov-west-1"),
+        ),
+        ("elasticache://shop?iam_user=app", Endpoint("elasticache", "shop", iam=Iam("app", "shop"))),
         ("memory://", Endpoint("memory")),
         ("memory://shop", Endpoint("memory", "shop")),
     ],
@@ -80,7 +95,26 @@ def test_a_url_says_where_the_store_is(url: str, endpoint: Endpoint) -> None:
         ("redis://cache/3?cluster=true", "only database 0"),
         ("redis://cache?cluster=maybe", "Write true or false"),
         ("redis://cache?clutser=true", "unknown option 'clutser'.*Did you mean 'cluster'"),
-        ("redis://cache?iam_user=app", "unknown option 'iam_user'"),
+        ("redis://cache?iam_user=app&iam_cache=shop", "IAM without TLS.*Write rediss://"),
+        ("rediss://cache?iam_user=app", "not iam_cache. Add iam_cache=…: the name of the replication group"),
+        ("rediss://cache?iam_cache=shop", "not iam_user. Add iam_user=…: the id"),
+        ("rediss://cache?region=us-east-1", "not iam_user"),
+        ("rediss://cache?serverless=true", "not iam_user"),
+        ("rediss://u@cache?iam_user=app&iam_cache=shop", "Write one of them"),
+        ("rediss://:swordfish@cache?iam_user=app&iam_cache=shop", "Write one of them"),
+        ("rediss://cache?iam_user=a_b&iam_cache=shop", "'iam_user' is none that ElastiCache has"),
+        ("rediss://cache?iam_user=app&iam_cache=", "'iam_cache' is none that.*replication group"),
+        ("rediss://cache?iam_user=app&iam_cache=shop.use1", "'iam_cache' is none that"),
+        ("rediss://cache?iam_user=app&iam_cache=shop&region=Ohio", "no AWS region.*us-east-1"),
+        ("rediss://cache?iam_user=app&iam_cache=shop&serverless=2", "Write true or false"),
+        ("elasticache://", "names no cache.*elasticache://my-cache"),
+        ("elasticache://shop.abc.use1.cache.amazonaws.com", "names no cache"),
+        ("elasticache://shop:6379", "names no cache"),
+        ("elasticache://shop/0", "names no cache"),
+        ("elasticache://shop--1", "names no cache"),
+        ("elasticache://shop?cluster=true", "unknown option 'cluster'; allowed here: region, iam_user"),
+        ("elasticache://shop?region=", "no AWS region"),
+        ("elasticache://:swordfish@shop?iam_user=app", "Write one of them"),
         ("memory://?cluster=true", "unknown option 'cluster'; this kind of URL takes none"),
     ],
 )
@@ -102,6 +136,12 @@ def test_no_password_is_shown_or_repeated() -> None:
         "redis://u:swordfish@cache/x",
         "http://u:swordfish@cache",
         "redis://u:swordfish@cache?x=1",
+        "rediss://u:swordfish@cache?iam_user=app&iam_cache=shop",
+        "rediss://u:sword?region=fish@cache&iam_user=a&iam_cache=b",
+        "rediss://u:sword?iam_user=fish@cache&iam_cache=b",
+        "elasticache://u:swordfish@shop:1",
+        "elasticache://u:sword/fish@shop",
+        "elasticache://u:sword?region=fish@shop",
         "memcached://u:swordfish@cache",
         "memcached://u:sword?fish@cache",
         "memcached://u:sword#fish@cache",
@@ -118,6 +158,8 @@ def test_any_text_is_a_url_or_a_configuration_error(text: str) -> None:
         text,
         f"redis://{text}",
         f"redis://cache?{text}",
+        f"elasticache://{text}",
+        f"rediss://cache?iam_user=app&iam_cache={text}",
         f"redis://cache/{text}",
         f"memcached://{text}",
     ):

@@ -108,7 +108,7 @@ class _NoCommands:
 class Cluster(redis.cluster.RedisCluster):
     """Asks for the slots alone."""
 
-    def command(self) -> dict[str, dict[str, Any]]:
+    def command(self, **options: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
