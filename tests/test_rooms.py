@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "elasticache_sessions.flask_session": {"flask", "werkzeug"},
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
+    **{f"elasticache_sessions.clients.aws_{room}": {"botocore"} for room in ("credentials", "iam", "lookup")},
 } | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
 
 # From the ground up: a room may import only those before it in the list.
@@ -44,8 +45,14 @@ ORDER = [
     "clients.breaker",
     "clients.network",
     "clients.tls",
+    "clients.aws_credentials",
+    "clients.aws_iam",
+    "clients.aws_caches",
+    "clients.aws_lookup",
+    "clients.aws",
     "clients.redis_wire",
     "clients.redis_driver",
+    "clients.redis_tokens",
     "clients.redis_transport",
     "clients.redis_cluster",
     "clients.redis_connection",
@@ -107,6 +114,16 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
             {"pymemcache"},
             "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='memcached://cache'))",
             "pip install 'elasticache-sessions[memcached]'",
+        ),
+        (
+            {"botocore"},
+            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='elasticache://cache'))",
+            "pip install 'elasticache-sessions[aws]'",
+        ),
+        (
+            {"botocore"},
+            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='rediss://c?iam_user=u&iam_cache=c'))",
+            "pip install 'elasticache-sessions[aws]'",
         ),
     ):
         done = subprocess.run(

@@ -19,7 +19,9 @@ def client_for(settings: Settings, given: Any) -> CacheClient:
 
     Raises:
         ConfigurationError, MissingExtra
+        StoreUnavailable: AWS did not say where the cache is that the URL names.
     """
+    settings = _located(settings, given)
     store = settings.endpoint.store if given is None else "given"
     if store == "memory":
         from .memory import MemoryClient
@@ -32,6 +34,15 @@ def client_for(settings: Settings, given: Any) -> CacheClient:
     from . import redis
 
     return redis.connect(settings) if given is None else redis.adopt(given, settings)
+
+
+def _located(settings: Settings, given: Any) -> Settings:
+    """With the URL of the cache itself, where the settings' only names it."""
+    if given is not None or settings.endpoint.store != "elasticache":
+        return settings
+    from . import aws
+
+    return aws.located(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ def node_of_client(client: CacheClient) -> NodeOf | None:
 
 def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
     """As `client_for`, for event loops."""
+    settings = _located(settings, given)
     store = settings.endpoint.store if given is None else "given"
     if given is None:
         from . import tls

@@ -13,6 +13,7 @@ from .base import AsyncCacheClient, CacheClient
 from .breaker import Breakers
 from .redis_cluster import AsyncRedisClusterClient, RedisClusterClient
 from .redis_driver import Driver
+from .redis_tokens import tokens
 from .redis_transport import AsyncRedisClient, RedisClient
 from .tls import context
 
@@ -25,7 +26,7 @@ def connect(settings: Settings) -> CacheClient:
     redis: Any = importlib.import_module("redis")
     ours = importlib.import_module(".redis_connection", __package__)
     pool = type("Pool", (ours.Pool,), {"tls": tls})
-    options = {**_options(settings, "redis"), "max_connections": settings.max_connections}
+    options = {**_options(settings, driver, "redis"), "max_connections": settings.max_connections}
     if not endpoint.cluster:
         where = {"host": endpoint.host, "port": endpoint.port, "db": endpoint.db}
         client = redis.Redis(connection_pool=pool(**where, **options))
@@ -48,7 +49,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
     redis: Any = importlib.import_module("redis.asyncio")
     ours = importlib.import_module(".redis_connection", __package__)
-    options = {**_options(settings, "redis.asyncio"), "max_connections": settings.max_connections}
+    options = {**_options(settings, driver, "redis.asyncio"), "max_connections": settings.max_connections}
     where = {"host": endpoint.host, "port": endpoint.port}
     if not endpoint.cluster:
         pool = ours.AsyncPool(
@@ -71,7 +72,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
 _OF_CLUSTERS: Final = {"dynamic_startup_nodes": False}
 
 
-def _options(settings: Settings, package: str) -> dict[str, Any]:
+def _options(settings: Settings, driver: Driver, package: str) -> dict[str, Any]:
     """Connections that are made in one round trip, and never send a command twice."""
     endpoint = settings.endpoint
     backoff = importlib.import_module("redis.backoff")
@@ -80,6 +81,7 @@ def _options(settings: Settings, package: str) -> dict[str, Any]:
     return {
         "username": endpoint.username,
         "password": endpoint.password,
+        "credential_provider": tokens(endpoint, driver),
         # The connections keep to the operation's time limit themselves.
         "socket_timeout": None,
         "socket_connect_timeout": settings.connect_timeout,

@@ -13,6 +13,11 @@ from ..limit import exhausted
 from .redis_wire import Refusal
 from .tls import advice
 
+_BY_IAM: Final = (
+    " With IAM, check that the user signs in by IAM, and is in the cache's user group; that iam_cache, serverless and region "
+    "are the cache's own; that this role is allowed elasticache:Connect; and this machine's clock."
+)
+
 
 class Refused(Exception):
     """The server answered with an error that says something."""
@@ -63,6 +68,8 @@ class Driver:
         if isinstance(error, self.lost):
             reason = error.__context__ or error.__cause__
             error = reason if isinstance(reason, self.base) else error
+        if isinstance(error.__cause__, StoreUnavailable):
+            return error.__cause__  # said by our own code, called by the driver: there is no token
         errors, kind = self.errors, type(error).__name__
         if isinstance(error, errors.AskError):  # MOVED is a child of it
             return Redirected(error.host, error.port, not isinstance(error, errors.MovedError))
@@ -76,8 +83,9 @@ class Driver:
         # An error that the server answered with: the command was not carried out.
         answered = isinstance(error, denied | errors.ResponseError | errors.BusyLoadingError)
         if isinstance(error, denied):
+            by_iam = _BY_IAM if isinstance(error, errors.AuthenticationError) else ""
             return StoreUnavailable(
-                f"the store refused the user or the command ({kind}: {error}). Check the URL's user and ACL.",
+                f"the store refused the user or the command ({kind}: {error}). Check the URL's user and ACL.{by_iam}",
                 sent=False,
             )
         passing = (

@@ -61,7 +61,11 @@ class SessionStore(SessionBase):
 
     @property
     def _rules(self) -> Rules:
-        return self.managers().rules
+        try:
+            return self.managers().rules
+        except StoreUnavailable as error:  # AWS did not say where the store is
+            with self._asking.question():
+                raise error
 
     def _run(self, flow: Flow[T], *, decisive: bool = False) -> T:
         with self._asking.question(decisive=decisive):
