@@ -247,7 +247,7 @@ def test_a_forked_child_has_a_thread_of_its_own_and_no_lock_of_its_parents(
     with_keys(monkeypatch, tmp_path)
     script = """
         import os, signal, threading
-        from elasticache_sessions.clients import aws, aws_credentials
+        from elasticache_sessions.clients import aws, aws_credentials, aws_lookup
         from elasticache_sessions.endpoint import Endpoint
         from elasticache_sessions.limit import TimeLimit
         endpoint = Endpoint.from_url("rediss://cache?iam_user=app&iam_cache=shop")
@@ -258,6 +258,8 @@ def test_a_forked_child_has_a_thread_of_its_own_and_no_lock_of_its_parents(
         shared = aws_credentials.shared()
         shared._lock.acquire()
         aws_credentials._sharing.acquire()
+        aws_lookup._lock.acquire()
+        aws_lookup._under_way["elasticache://shop"] = None
         pid = os.fork()
         if pid == 0:
             signal.alarm(30)
@@ -267,6 +269,7 @@ def test_a_forked_child_has_a_thread_of_its_own_and_no_lock_of_its_parents(
             assert "keeps-aws-credentials" in held, held
             assert aws_credentials.shared() is shared
             assert shared.fetching().result(20).access_key
+            assert aws_lookup._lock.acquire(timeout=20) and not aws_lookup._under_way
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         print("done")
