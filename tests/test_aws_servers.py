@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 
 from elasticache_sessions import AsyncSessionManager, SessionManager, StoreUnavailable
-from tests.support import servers
+from tests.support import topologies
 from tests.support.aws import NOON, Plain, Process, stop_clock, token, with_keys
 from tests.support.demo import wait_until
 from tests.support.load import PATIENT, Manager, OnLoop, contents, stored_id
 from tests.support.proxy import Command, Proxy
-from tests.support.servers import VALKEY_9_1, Cluster, Server
+from tests.support.servers import VALKEY_9_1, Server
+from tests.support.topologies import Cluster
 
 Upstream = Server | Cluster
 
 
 @pytest.fixture(scope="module", params=["valkey-9.1", "cluster"])
 def upstream(request: pytest.FixtureRequest) -> Iterator[Upstream]:
-    with Server(VALKEY_9_1) if request.param == "valkey-9.1" else servers.cluster() as upstream:
+    with Server(VALKEY_9_1) if request.param == "valkey-9.1" else topologies.cluster() as upstream:
         yield upstream
 
 
