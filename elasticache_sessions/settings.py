@@ -68,6 +68,16 @@ def _check_memcached_prefix(prefix: str) -> None:
         )
 
 
+def _policy(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in _POLICIES:
+        raise ConfigurationError(
+            f"{NAME}{name} is {value!r}.{suggestion(str(value), _POLICIES)} Write 'error' to answer 503 while the store "
+            "is down, or 'anonymous' to serve pages as if nobody were signed in."
+        )
+    return value
+
+
+_POLICIES: Final = ("error", "anonymous")
 _KEY_BYTES: Final = 250
 _HANDLE_BYTES: Final = 43
 
@@ -99,6 +109,10 @@ class Settings:
     """The secret that hides user ids in the store. The same for apps that share sessions. None: hidden by the
     prefix alone,
     which keeps nobody from trying ids that can be guessed."""
+    on_outage: str = "error"
+    """What becomes of a request that needs its session while the store is down. "error": it is answered with 503.
+    "anonymous": it goes on with an empty session, of which nothing is saved.
+    """
     max_connections: int = 50
     """The most connections of one process to one server."""
     max_bytes: int = 1_000_000
@@ -146,6 +160,7 @@ _CHECKS: Final = {
     "idle_timeout": _whole_seconds,
     "absolute_timeout": _whole_seconds,
     "owner_key": _secret,
+    "on_outage": _policy,
     "max_connections": _count,
     "max_bytes": _count,
 }

@@ -179,6 +179,7 @@ def test_any_text_is_a_url_or_a_configuration_error(text: str) -> None:
         ("idle_timeout", None, None),
         ("absolute_timeout", 90.5, 91),
         ("owner_key", "a-secret-of-16-b", b"a-secret-of-16-b"),
+        ("on_outage", "anonymous", "anonymous"),
         ("max_connections", "8", 8),
         ("max_bytes", 5, 5),
         ("prefix", "shop:", "shop:"),
@@ -206,6 +207,9 @@ def test_a_setting_is_taken_as_what_it_means(name: str, value: Any, becomes: Any
         ("absolute_timeout", timedelta(0), "positive number of seconds"),
         ("owner_key", "short", "at least 16 bytes.*token_urlsafe"),
         ("owner_key", 5, "at least 16 bytes"),
+        ("on_outage", "anonymus", r"'anonymus'. Did you mean 'anonymous'\? Write 'error'"),
+        ("on_outage", "ignore", "'ignore'. Write 'error' .* or 'anonymous'"),
+        ("on_outage", None, "Write 'error'"),
         ("max_connections", 0, "whole number of at least 1"),
         ("max_connections", "many", "whole number"),
         ("max_bytes", 1.5, "whole number"),
@@ -219,10 +223,11 @@ def test_a_setting_of_a_wrong_type_is_refused_by_name(name: str, value: Any, say
 
 def test_settings_come_from_the_frameworks_configuration_and_else_from_the_environment() -> None:
     environ = {f"{NAME}URL": "redis://from-environment", f"{NAME}TIMEOUT": "2", "PATH": "/bin"}
+    environ[f"{NAME}ON_OUTAGE"] = "anonymous"
     config = {f"{NAME}URL": "redis://from-config", "SECRET_KEY": "x"}
     settings = Settings.from_mapping(config, environ)
     assert settings.endpoint.host == "from-config"
-    assert settings.timeout == 2
+    assert (settings.timeout, settings.on_outage) == (2, "anonymous")
 
 
 @pytest.mark.parametrize("place", ["config", "environ"])
