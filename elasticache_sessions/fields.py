@@ -94,6 +94,10 @@ class Fields(dict[str, Any]):
         except EncodeError:
             return True
 
+    def taken_out(self) -> set[str]:
+        """The names of the fields that were read and are no more."""
+        return {name for name in self._stored if not super(Fields, self).__contains__(name)}
+
     def snapshot(self) -> dict[str, object]:
         """What the fields hold now, to be compared with later: each in its stored form, or as the object it is where it
         has none.

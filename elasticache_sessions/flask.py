@@ -27,6 +27,7 @@ try:
 except ImportError as missing:
     raise MissingExtra("Flask is not installed: pip install 'elasticache-sessions[flask]'") from missing
 
+from .flask_outage import answer_without, keep_from_caches, rewrite, unavailable
 from .flask_session import FlaskSession, logger
 
 # Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
@@ -41,9 +42,10 @@ T = TypeVar("T")
 class ElastiCacheSessionInterface(SessionInterface):
     """Opens and saves `FlaskSession`s with a `SessionManager`."""
 
-    def __init__(self, manager: SessionManager, fixed_idle_timeout: bool) -> None:
+    def __init__(self, manager: SessionManager, fixed_idle_timeout: bool, anonymous: bool = False) -> None:
         self.manager = manager
         self._fixed_idle_timeout = fixed_idle_timeout
+        self._anonymous = anonymous
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """Asks the store nothing; the session does when it is touched."""
@@ -51,8 +53,8 @@ class ElastiCacheSessionInterface(SessionInterface):
         for value in request.cookies.getlist(self.get_cookie_name(app)):
             session_id = value.removesuffix(_PERMANENT_MARK)
             if is_id(session_id):
-                return FlaskSession(self.manager, session_id, session_id != value)
-        return FlaskSession(self.manager, None, False)
+                return FlaskSession(self.manager, session_id, session_id != value, self._anonymous)
+        return FlaskSession(self.manager, None, False, self._anonymous)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Stores what changed, and sets, refreshes or deletes the cookie as Flask's own interface does.
@@ -66,7 +68,9 @@ class ElastiCacheSessionInterface(SessionInterface):
         if accessed:
             response.vary.add("Cookie")
         try:
-            if session.opened:
+            if (error := session.refused or session.failure) is not None:
+                answer_without(app, session, error, response)
+            elif session.opened:
                 self._store(app, session, response)
             elif session.marked_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]:
                 self._refresh(app, session, response)
@@ -74,8 +78,8 @@ class ElastiCacheSessionInterface(SessionInterface):
             session.closed, session.accessed = True, accessed
 
     def _store(self, app: Flask, session: FlaskSession, response: Response) -> None:
-        core, modified, session.closed = session.core, session.modified, True
-        known = core.stored
+        core, modified, decides = session.core, session.modified, session.decides
+        known, session.closed = core.stored, True
         if session.lost:
             return
         try:
@@ -84,7 +88,11 @@ class ElastiCacheSessionInterface(SessionInterface):
             logger.warning("%s; its changes are dropped", ended)
             return
         except StoreUnavailable as error:
-            _rewrite(app, response, error)
+            if self._anonymous and not decides:
+                logger.warning("a session could not be stored: %s; its changes are dropped", error)
+                keep_from_caches(response)
+            else:
+                rewrite(app, response, error)
             return
         if core.id is None:
             if modified or session.found:
@@ -102,6 +110,8 @@ class ElastiCacheSessionInterface(SessionInterface):
                 return  # a second question would take as long as the first
             if not session.opened:
                 session.open()
+                if session.failure is not None:
+                    raise session.failure
                 core = session.core
                 wanted = core.id is not None and self.should_set_cookie(app, session)
             elif core.id != session.cookie_id:
@@ -152,50 +162,6 @@ def _lifetime(app: Flask) -> int:
     return ceil(app.permanent_session_lifetime.total_seconds())
 
 
-def _rewrite(app: Flask, response: Response, error: StoreUnavailable) -> None:
-    """Turn `response` into a 503, in place: what the view answered is not true, since its session was not stored."""
-    answer = app.make_response(app.handle_user_exception(error))
-    stream = response.response
-    for name in _OF_THE_CONTENT:
-        response.headers.pop(name, None)
-    response.headers.update(answer.headers)
-    response.status = answer.status
-    response.direct_passthrough = False
-    response.set_data(answer.get_data())
-    if hasattr(stream, "close"):
-        try:
-            stream.close()  # nobody reads it any more
-        except Exception:  # noqa: BLE001 - it is the app's, and the answer stands whatever it does
-            logger.exception("the stream of a response that became a 503 failed to close")
-
-
-def _unavailable(error: StoreUnavailable) -> Response:
-    """The answer where the app has no error handler of its own for StoreUnavailable."""
-    logger.error("a request could not have its session: %s", error)
-    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-    return Response(_SORRY, 503, headers, mimetype="text/plain")
-
-
-_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
-# What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).
-_OF_THE_CONTENT: Final = (
-    "Accept-Ranges",
-    "Clear-Site-Data",
-    "Content-Disposition",
-    "Content-Encoding",
-    "Content-Language",
-    "Content-Length",
-    "Content-Range",
-    "ETag",
-    "Expires",
-    "Last-Modified",
-    "Location",
-    "Refresh",
-    "Set-Cookie",
-    "Transfer-Encoding",
-)
-
-
 class ElastiCacheSessions:
     """The Flask extension. Settings come from `app.config["ELASTICACHE_SESSIONS_*"]`, else from the
     environment.
@@ -212,7 +178,8 @@ class ElastiCacheSessions:
         """Keep `app`'s sessions in the store from now on. Connects on first use.
 
         While the store is down, requests that need it get a 503 with Retry-After; register an error handler for
-        `StoreUnavailable` to answer with a page of your own.
+        `StoreUnavailable` to answer with a page of your own. With ELASTICACHE_SESSIONS_ON_OUTAGE = "anonymous" they go on
+        with an empty session instead (`session.unavailable`), and get a 503 only where they sign in or out.
 
         Raises:
             ConfigurationError: says what to set.
@@ -220,10 +187,12 @@ class ElastiCacheSessions:
         settings = Settings.from_mapping(app.config)
         rules = rules_for(settings, idle_timeout=_lifetime(app))
         manager = SessionManager.connect(settings, client=self._given_client, rules=rules)
-        app.session_interface = ElastiCacheSessionInterface(manager, settings.idle_timeout is not None)
+        app.session_interface = ElastiCacheSessionInterface(
+            manager, settings.idle_timeout is not None, settings.on_outage == "anonymous"
+        )
         app.extensions["elasticache_sessions"] = self
         if StoreUnavailable not in app.error_handler_spec[None][None]:
-            app.register_error_handler(StoreUnavailable, _unavailable)
+            app.register_error_handler(StoreUnavailable, unavailable)
 
     def cycle_id(self) -> None:
         """Give this request's session a new id, same content. The old id ends. Do so whenever rights

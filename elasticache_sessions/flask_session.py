@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 from flask.sessions import SessionMixin
 
-from .exceptions import DecodeError, SessionEnded, StoreUnavailable
+from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable
 from .fields import Fields
 from .manager import SessionManager
 from .session import Session
 
 logger: Final = logging.getLogger("elasticache_sessions.flask")
+
+# What Flask itself takes out with every page that shows it. To take out anything else may be to sign somebody out.
+_BOOKKEEPING: Final = frozenset({"_flashes"})
 
 T = TypeVar("T")
 
@@ -26,20 +30,31 @@ class FlaskSession(Fields, SessionMixin):
     # Set by Flask's request context since 3.1.3, and by every access that reads the session.
     accessed = False
 
-    def __init__(self, manager: SessionManager, cookie_id: str | None, marked_permanent: bool) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        cookie_id: str | None,
+        marked_permanent: bool,
+        anonymous: bool = False,
+    ) -> None:
         self.opened = True  # until the dict beneath is made
         super().__init__()
         self.manager = manager
         self.core = Session(fields=self)
         self.cookie_id = cookie_id
         self.marked_permanent = marked_permanent
+        self._anonymous = anonymous
         self._lock = threading.RLock()
         self._opening = False
         self._assigned = self._declared = False
         self.found = False
         """Whether the store had it when it was read."""
         self.lost = self.failed = self.closed = False
-        """Whether it had ended meanwhile; whether the store failed to give it; whether the response is on its way."""
+        """Whether it had ended meanwhile; whether the store failed when it was asked; whether the response is on its way."""
+        self.failure: StoreUnavailable | None = None
+        """Why it could not be read."""
+        self.refused: StoreUnavailable | None = None
+        """Why a sign-in, a sign-out or the like was refused: the response must not say that it happened."""
         self.store_seconds = 0.0
         """How long this request has waited for the store, in seconds."""
         self.opened = cookie_id is None
@@ -60,7 +75,18 @@ class FlaskSession(Fields, SessionMixin):
     def new(self) -> bool:  # type: ignore[override]  # an attribute in Flask, which only reads it
         """Whether the store does not have this session yet."""
         self._load()
-        return self.core.stored is None
+        return self.core.stored is None and not self.unavailable
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the store is down, so that this request has to do without its session: with ON_OUTAGE = "anonymous"
+        it looks empty, and nothing of it will be saved. Reads it, if that has not been done.
+        """
+        try:
+            self._load()
+        except StoreUnavailable:
+            return True
+        return self.failure is not None
 
     @property
     def modified(self) -> bool:
@@ -97,7 +123,12 @@ class FlaskSession(Fields, SessionMixin):
                     self.core, self.found = found, True
                     self._take(found.stored.fields if found.stored else {})
                     self.on_unreadable, found.fields = self._unreadable, self
-                self.opened = True
+                self.opened, self.failure = True, None
+            except StoreUnavailable as error:
+                self.failure = error
+                if not self._anonymous:
+                    raise
+                self.opened = True  # for good, also if the store comes back before the response
             finally:
                 self._opening = False
                 if not self.opened:
@@ -133,19 +164,62 @@ class FlaskSession(Fields, SessionMixin):
         finally:
             self.store_seconds += time.monotonic() - started
 
+    # What may sign somebody out. `pop` and `del` as well, where an app keeps its user in a field.
+
+    def clear(self) -> None:
+        with self._decisive():
+            super().clear()
+
+    def pop(self, name: str, *default: Any) -> Any:
+        if name in _BOOKKEEPING:
+            return super().pop(name, *default)
+        with self._decisive():
+            return super().pop(name, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        with self._decisive():
+            return super().popitem()
+
+    def __delitem__(self, name: str) -> None:
+        with self._decisive():
+            super().__delitem__(name)
+
+    @contextmanager
+    def _decisive(self) -> Iterator[None]:
+        """Whoever catches the failure of the block must not answer as if it had happened. In no block without the session
+        is anything done.
+        """
+        try:
+            self._load()
+            if self.failure is not None:
+                raise self.failure
+            yield
+        except OutcomeUnknown:
+            raise  # whoever catches it reads the session again, and decides
+        except StoreUnavailable as error:
+            self.refused = error
+            raise
+
+    @property
+    def decides(self) -> bool:
+        """Whether what is to be saved signs somebody in or out, or may."""
+        core = self.core
+        ends = core.ending or self.cleared or (core.stored is not None and not self)
+        return ends or core.cycling or core.owner is not None or bool(self.taken_out() - _BOOKKEEPING)
+
     # The extension's verbs.
 
     def cycle(self, owner: str | None = None) -> None:
         self._in_time()
-        self._load()
-        if self.lost:
-            raise SessionEnded(
-                f"session {self.core.handle} had ended; nobody can be signed in to it. Try again."
-            )
-        self._changing()
-        self.core.cycling = True
-        if owner is not None:
-            self.core.owner = owner
+        with self._decisive():
+            if self.lost:
+                raise SessionEnded(
+                    f"session {self.core.handle} had ended; nobody can be signed in to it. Try again."
+                )
+            self._changing()
+            self.core.cycling = True
+            if owner is not None:
+                self.core.owner = owner
 
     def end(self) -> None:
         self._in_time()
@@ -160,6 +234,12 @@ class FlaskSession(Fields, SessionMixin):
             )
 
     def apply(self, change: Callable[[Fields], T]) -> T:
+        if not self._anonymous:
+            return self._apply(change)  # whoever catches its failure goes on without it
+        with self._decisive():
+            return self._apply(change)
+
+    def _apply(self, change: Callable[[Fields], T]) -> T:
         self._load()
         known = self.core.id
         if self.core.ending:

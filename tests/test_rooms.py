@@ -22,6 +22,7 @@ OUTSIDERS = {"flask", "werkzeug", "django", "redis", "hiredis", "valkey", "pymem
 MAY_IMPORT = {
     "elasticache_sessions.flask": {"flask", "werkzeug"},
     "elasticache_sessions.flask_session": {"flask", "werkzeug"},
+    "elasticache_sessions.flask_outage": {"flask", "werkzeug"},
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
     **{f"elasticache_sessions.clients.aws_{room}": {"botocore"} for room in ("credentials", "iam", "lookup")},
@@ -66,6 +67,7 @@ ORDER = [
     "flows",
     "manager",
     "flask_session",
+    "flask_outage",
     "flask",
     "django.content",
     "django.managers",

@@ -1,0 +1,73 @@
+"""What becomes of a Flask response while the store is down."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Flask, Response
+
+from .exceptions import StoreUnavailable
+from .flask_session import FlaskSession, logger
+
+
+def answer_without(app: Flask, session: FlaskSession, error: StoreUnavailable, response: Response) -> None:
+    """The request could not have its session. Its page stays, unless it says that something happened which was refused,
+    or the view failed for want of the session.
+    """
+    status = response.status_code
+    if status == 500 or (status < 500 and session.refused is not None):
+        rewrite(app, response, error)
+    elif status < 500:
+        changes = "; its changes are dropped" if session.modified else ""
+        logger.warning("a request went on without its session: %s%s", error, changes)
+        keep_from_caches(response)
+
+
+def keep_from_caches(response: Response) -> None:
+    """Nobody else is to get this page, nor the user once the store is back."""
+    response.headers.pop("Expires", None)
+    response.headers["Cache-Control"] = "private, no-store"
+
+
+def rewrite(app: Flask, response: Response, error: StoreUnavailable) -> None:
+    """Turn `response` into a 503, in place: what the view answered is not true, since its session was not stored."""
+    answer = app.make_response(app.handle_user_exception(error))
+    stream = response.response
+    for name in _OF_THE_CONTENT:
+        response.headers.pop(name, None)
+    response.headers.update(answer.headers)
+    response.status = answer.status
+    response.direct_passthrough = False
+    response.set_data(answer.get_data())
+    if hasattr(stream, "close"):
+        try:
+            stream.close()  # nobody reads it any more
+        except Exception:  # noqa: BLE001 - it is the app's, and the answer stands whatever it does
+            logger.exception("the stream of a response that became a 503 failed to close")
+
+
+def unavailable(error: StoreUnavailable) -> Response:
+    """The answer where the app has no error handler of its own for StoreUnavailable."""
+    logger.error("a request could not have its session: %s", error)
+    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+    return Response(_SORRY, 503, headers, mimetype="text/plain")
+
+
+_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
+# What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).
+_OF_THE_CONTENT: Final = (
+    "Accept-Ranges",
+    "Clear-Site-Data",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Range",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Refresh",
+    "Set-Cookie",
+    "Transfer-Encoding",
+)
