@@ -73,6 +73,7 @@ ORDER = [
     "django.managers",
     "django.state",
     "django.asking",
+    "django.lazy",
     "django.store",
     "django",
     "django.middleware",

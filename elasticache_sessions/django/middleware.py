@@ -17,7 +17,8 @@ from django.utils.http import http_date
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
 from .asking import SessionGone
-from .store import SessionStore, logger
+from .lazy import logger
+from .store import SessionStore
 
 _SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
 

@@ -2,169 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase
-
-from ..exceptions import StoreUnavailable
 from ..fields import Fields
-from ..session import Rules, new_id
-from ..settle import Flow
-from .asking import Asking
-from .managers import Managers, managers
-from .state import State
-
-logger: Final = logging.getLogger("elasticache_sessions.django")
-
-# What a Flask app that shares the session puts behind the id (a permanent session, see `flask`).
-_FLASKS_MARK: Final = ".p"
+from ..session import new_id
+from .lazy import LazySession
 
 T = TypeVar("T")
 
 
-class SessionStore(SessionBase):
+class SessionStore(LazySession):
     """A session as Django documents it, sync and async. Asks the store when it is first touched.
 
     Whatever asks the store raises StoreUnavailable; what writes raises SessionGone (an UpdateError), EncodeError and
     ValueTooLarge as well.
     """
-
-    managers: Callable[[], Managers] = staticmethod(managers)
-    """Where its sessions are kept: what the settings say. A subclass may keep its own elsewhere."""
-
-    def __init__(self, session_key: str | None = None) -> None:
-        self._state = State()
-        self._asking = Asking(self._state)
-        super().__init__(session_key)
-
-    @property
-    def failure(self) -> StoreUnavailable | None:
-        """What the store failed with when it was last asked: nothing is known of the session then."""
-        return self._asking.failure
-
-    @property
-    def store_seconds(self) -> float:
-        """How long this object has waited for the store, in seconds."""
-        return self._asking.seconds
-
-    @property
-    def handle(self) -> str | None:
-        """The session's public name, for logs and lists; None while it is not stored. Tells nobody its id."""
-        self._get_session()
-        return None if self._state.core is None else self._state.core.handle
-
-    # Asking the store.
-
-    @property
-    def _rules(self) -> Rules:
-        try:
-            return self.managers().rules
-        except StoreUnavailable as error:  # AWS did not say where the store is
-            with self._asking.question():
-                raise error
-
-    def _run(self, flow: Flow[T], *, decisive: bool = False) -> T:
-        with self._asking.question(decisive=decisive):
-            return self.managers().sync.run(flow)
-
-    async def _arun(self, flow: Flow[T], *, decisive: bool = False) -> T:
-        async with self._asking.turn():
-            with self._asking.question(decisive=decisive):
-                return await self.managers().asynchronous.run(flow)
-
-    # The key and the content, where Django's own methods look for them.
-
-    def _get_session_key(self) -> str | None:
-        return self._state.key
-
-    def _set_session_key(self, value: object) -> None:
-        key = value.removesuffix(_FLASKS_MARK) if isinstance(value, str) else None
-        valid = key is not None and self._validate_session_key(key)  # type: ignore[attr-defined]  # the stubs forgot it
-        self._state.key = key if valid else None
-
-    session_key = property(_get_session_key)
-    _session_key = property(_get_session_key, _set_session_key)
-
-    @property
-    def _session_cache(self) -> Fields:
-        if self._state.core is None:
-            raise AttributeError("the session has not been read yet")
-        return self._state.core.fields
-
-    @_session_cache.setter
-    def _session_cache(self, content: dict[str, Any]) -> None:
-        fields = (self._state.core or self._state.begin_unread(self._rules)).fields
-        if content is not fields:
-            fields.clear()
-            fields.update(content)
-
-    @_session_cache.deleter
-    def _session_cache(self) -> None:
-        """Read it anew when it is next touched."""
-        if self._state.core is None:
-            raise AttributeError("the session has not been read yet")
-        self._state.core, self._state.unread = None, False
-
-    def _get_session(self, no_load: bool = False) -> Fields:
-        self.accessed, self._state.just_read = True, False
-        if self._state.core is None:
-            if self.session_key is None or no_load:
-                self._state.begin_unread(self._rules)
-            else:
-                self._run(self._state.read(self._rules))
-        return self._session_cache
-
-    async def _aget_session(self, no_load: bool = False) -> Fields:
-        self.accessed = True
-        async with self._asking.turn():
-            if self._state.core is None and self.session_key is not None and not no_load:
-                with self._asking.question():
-                    await self.managers().asynchronous.run(self._state.read(self._rules))
-            return self._get_session(no_load)
-
-    _session = property(_get_session)
-
-    @property
-    def modified(self) -> bool:
-        """Whether this request changed the session, in place too. Setting it to False takes what is there now as
-        unmodified.
-        """
-        return self._state.is_modified()
-
-    @modified.setter
-    def modified(self, value: bool) -> None:
-        self._state.declare(bool(value))
-
-    def is_empty(self) -> bool:
-        """Whether there is neither a key nor content, so that the cookie can be deleted.
-
-        Not while the store fails, and not for a session that ended, or got another id, elsewhere just now: the cookie
-        that the browser holds by then may be a newer one. (Under SESSION_SAVE_EVERY_REQUEST Django's own middleware would
-        begin a new session instead; it is better to delete the cookie. Ours leaves it alone.)
-        """
-        newer = self._state.ended and not self._state.flushed and not settings.SESSION_SAVE_EVERY_REQUEST
-        return self.failure is None and not newer and self.is_blank
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether there is neither a key nor content."""
-        return bool(super().is_empty())
-
-    @property
-    def ended_elsewhere(self) -> bool:
-        """Whether this request found that the session had ended, or got another id. It is nobody's business to delete
-        the cookie then, not even for a sign-out.
-        """
-        return self._state.ended
-
-    def clear(self) -> None:
-        """Forget the content; the session stays, under its key. Asks the store nothing."""
-        self._state.clear(self._rules)
-        self.accessed = True
 
     # Django's verbs, and their twins for event loops.
 
