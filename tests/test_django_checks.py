@@ -94,6 +94,17 @@ def test_another_middleware_than_ours_is_warned_of(settings: Settings, middlewar
     assert OURS in str(message.hint)
 
 
+def test_going_on_without_a_session_is_said_to_need_our_middleware(settings: Settings) -> None:
+    settings.ELASTICACHE_SESSIONS_ON_OUTAGE = "anonymous"
+    assert found() == {}
+    settings.MIDDLEWARE = [DJANGOS if path == OURS else path for path in settings.MIDDLEWARE]
+    message = found()["elasticache_sessions.W004"]
+    assert message.level == WARNING
+    assert OURS in message.msg
+    settings.ELASTICACHE_SESSIONS_ON_OUTAGE = "error"
+    assert set(found()) == {"elasticache_sessions.W001"}
+
+
 def test_a_middleware_that_is_built_on_ours_is_one_of_ours(settings: Settings) -> None:
     settings.MIDDLEWARE = [f"{__name__}.Own" if path == OURS else path for path in settings.MIDDLEWARE]
     assert found() == {}

@@ -11,7 +11,8 @@ from typing import Final
 
 from django.contrib.sessions.backends.base import UpdateError
 
-from ..exceptions import SessionEnded, StoreUnavailable
+from ..exceptions import OutcomeUnknown, SessionEnded, StoreUnavailable
+from ..session import Rules
 from .state import State
 
 # What may not seem to have happened when it failed, wherever in it the store was asked first.
@@ -30,6 +31,8 @@ class Asking:
     def __init__(self, state: State) -> None:
         self._state = state
         self.failure: StoreUnavailable | None = None
+        self.refused = False
+        """Whether what failed must not seem to have happened: a sign-in, a sign-out or the like."""
         self.seconds = 0.0
         self._fails_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -44,13 +47,15 @@ class Asking:
         """
         started = time.monotonic()
         try:
-            if self.failure is not None and started < self._fails_until:
+            if self.failure is not None and (self._state.without or started < self._fails_until):
                 raise self.failure  # a second question would take as long as the first
             yield
         except StoreUnavailable as error:
             if error is not self.failure:
                 self.failure, self._fails_until = error, time.monotonic() + error.retry_after
-            if decisive or _signs_in_or_out():
+            # Whoever catches that nobody knows the outcome reads the session again, and decides.
+            if (decisive and not isinstance(error, OutcomeUnknown)) or _signs_in_or_out():
+                self.refused = True
                 self._fails_until = time.monotonic() + _UNDECIDED
                 self._state.declare(True)  # so that the middleware saves, which fails, too
             raise
@@ -60,6 +65,18 @@ class Asking:
             self.failure = None
         finally:
             self.seconds += time.monotonic() - started
+
+    @contextmanager
+    def reading(self, rules: Rules, *, or_without: bool) -> Iterator[None]:
+        """The block reads the session. `or_without`: where the store fails, the request goes on with an empty one, unless it
+        is about to sign somebody in or out.
+        """
+        try:
+            yield
+        except StoreUnavailable:
+            if self.refused or not or_without:
+                raise
+            self._state.go_without(rules)
 
     def turn(self) -> asyncio.Lock:
         """One task of a request after the other: the first loads the session, and none changes it while another's change

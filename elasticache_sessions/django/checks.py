@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Error, Warning as Caution
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
+from ..settings import NAME
 from .managers import package_settings
 from .store import SessionStore
 
@@ -53,14 +54,16 @@ def check_settings(app_configs: Sequence[Any] | None, **options: Any) -> list[Ch
 
 
 def check_middleware(app_configs: Sequence[Any] | None, **options: Any) -> list[CheckMessage]:
-    """W001: another session middleware than ours answers 500 in an outage, and saves in a thread under ASGI."""
+    """W001: another session middleware than ours answers 500 in an outage, and saves in a thread under ASGI. W004: nor does it
+    know what to do with a request that goes on without its session.
+    """
     if not _is(f"{settings.SESSION_ENGINE}.SessionStore", SessionStore):
         return []
     from .middleware import SessionMiddleware
 
     if any(_is(path, SessionMiddleware) for path in settings.MIDDLEWARE):
         return []
-    return [
+    found: list[CheckMessage] = [
         Caution(
             f"MIDDLEWARE has no {MIDDLEWARE}: while the store is down requests are answered with 500 instead of 503, and "
             "under ASGI sessions are saved in a thread.",
@@ -68,6 +71,23 @@ def check_middleware(app_configs: Sequence[Any] | None, **options: Any) -> list[
             id="elasticache_sessions.W001",
         )
     ]
+    if _goes_without():
+        found.append(
+            Caution(
+                f"{NAME}ON_OUTAGE = 'anonymous' has no effect without {MIDDLEWARE}: requests that need their session fail "
+                "while the store is down.",
+                hint="Do as W001 says, or set it to 'error'.",
+                id="elasticache_sessions.W004",
+            )
+        )
+    return found
+
+
+def _goes_without() -> bool:
+    try:
+        return package_settings().on_outage == "anonymous"
+    except ConfigurationError:
+        return False  # E001 says so
 
 
 def _is(path: str, kind: type) -> bool:

@@ -22,6 +22,8 @@ OWNER: Final = SESSION_KEY
 """Where `django.contrib.auth` keeps whose session it is."""
 EXPIRY: Final = "_session_expiry"
 """Where `set_expiry` keeps what it was given."""
+BOOKKEEPING: Final = frozenset({EXPIRY, "_messages"})
+"""What Django itself takes out of a session while it serves a page. To take out anything else may be to sign somebody out."""
 JSON: Final = "django.contrib.sessions.serializers.JSONSerializer"
 """Django's default, whose place our own encoding takes: it keeps exact types."""
 

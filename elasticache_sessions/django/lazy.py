@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from ..fields import Fields
 from ..session import Rules
 from ..settle import Flow
 from .asking import Asking
+from .content import BOOKKEEPING
 from .managers import Managers, managers
 from .state import State
 
@@ -31,6 +33,9 @@ class LazySession(SessionBase):
     managers: Callable[[], Managers] = staticmethod(managers)
     """Where its sessions are kept: what the settings say. A subclass may keep its own elsewhere."""
 
+    tolerant = False
+    """Whether whoever makes the response knows what may be said where there was no session: our middleware does."""
+
     def __init__(self, session_key: str | None = None) -> None:
         self._state = State()
         self._asking = Asking(self._state)
@@ -40,6 +45,37 @@ class LazySession(SessionBase):
     def failure(self) -> StoreUnavailable | None:
         """What the store failed with when it was last asked: nothing is known of the session then."""
         return self._asking.failure
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the store is down, so that this request has to do without its session: with ON_OUTAGE = "anonymous"
+        it looks empty, and nothing of it will be saved. Reads it, if that has not been done.
+        """
+        try:
+            self._get_session()
+        except StoreUnavailable:
+            return True
+        return self._state.without
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether this request may go on without its session, if it must."""
+        return self.tolerant and self.managers().anonymous
+
+    @property
+    def went_without(self) -> bool:
+        """Whether it did."""
+        return self._state.without
+
+    @property
+    def decides(self) -> bool:
+        """Whether this request signs somebody in or out, or may, so that a failure must not look like success."""
+        return self._asking.refused or self._state.decides
+
+    @property
+    def moved_to(self) -> str | None:
+        """The key that this request has given it already, whatever became of the rest."""
+        return self._state.moved_to
 
     @property
     def store_seconds(self) -> float:
@@ -104,24 +140,46 @@ class LazySession(SessionBase):
             raise AttributeError("the session has not been read yet")
         self._state.core, self._state.unread = None, False
 
-    def _get_session(self, no_load: bool = False) -> Fields:
+    def _get_session(self, no_load: bool = False, decisive: bool = False) -> Fields:
         self.accessed, self._state.just_read = True, False
-        if self._state.core is None:
+        if self._is_wanting(decisive):
             if self.session_key is None or no_load:
                 self._state.begin_unread(self._rules)
             else:
-                self._run(self._state.read(self._rules))
+                with self._reading(decisive):
+                    self._run(self._state.read(self._rules), decisive=decisive)
         return self._session_cache
 
-    async def _aget_session(self, no_load: bool = False) -> Fields:
+    async def _aget_session(self, no_load: bool = False, decisive: bool = False) -> Fields:
         self.accessed = True
         async with self._asking.turn():
-            if self._state.core is None and self.session_key is not None and not no_load:
-                with self._asking.question():
+            if self._is_wanting(decisive) and self.session_key is not None and not no_load:
+                with self._reading(decisive), self._asking.question(decisive=decisive):
                     await self.managers().asynchronous.run(self._state.read(self._rules))
             return self._get_session(no_load)
 
+    def _is_wanting(self, decisive: bool) -> bool:
+        """Whether the store must be asked. What decides (see `decides`) is not done to a session that went without it."""
+        return self._state.core is None or (decisive and self._state.without)
+
+    def _reading(self, decisive: bool) -> AbstractContextManager[None]:
+        return self._asking.reading(self._rules, or_without=self.anonymous and not decisive)
+
     _session = property(_get_session)
+
+    # Taking something out may be to sign somebody out by hand.
+
+    def __delitem__(self, key: str) -> None:
+        self._get_session(decisive=key not in BOOKKEEPING)
+        super().__delitem__(key)
+
+    def pop(self, key: str, *default: Any, **named: Any) -> Any:
+        self._get_session(decisive=key not in BOOKKEEPING)
+        return super().pop(key, *default, **named)
+
+    async def apop(self, key: str, *default: Any, **named: Any) -> Any:
+        await self._aget_session(decisive=key not in BOOKKEEPING)
+        return await super().apop(key, *default, **named)
 
     @property
     def modified(self) -> bool:

@@ -24,6 +24,8 @@ class Managers:
     sync: SessionManager
     asynchronous: AsyncSessionManager
     rules: Rules
+    anonymous: bool = False
+    """Whether a request may go on with an empty session while the store is down."""
 
 
 def package_settings() -> Settings:
@@ -52,7 +54,8 @@ def connect(ours: Settings) -> Managers:
     )
     rules = replace(rules, keeps_empty=True, fields=fields_of(settings.SESSION_SERIALIZER), derive=follow)
     sync = SessionManager.connect(ours, rules=rules)
-    return Managers(sync, AsyncSessionManager.connect(ours, rules=rules), sync.rules)
+    asynchronous = AsyncSessionManager.connect(ours, rules=rules)
+    return Managers(sync, asynchronous, sync.rules, ours.on_outage == "anonymous")
 
 
 @receiver(setting_changed)

@@ -30,7 +30,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     - Under ASGI it saves on the event loop, without a thread.
     - While the store is down, a request that needs its session is answered with 503 and Retry-After (by the template
-      `503.html` where there is one), and the cookie is left alone. One that does not need it never notices.
+      `503.html` where there is one), and the cookie is left alone. One that does not need it never notices. With
+      ELASTICACHE_SESSIONS_ON_OUTAGE = "anonymous", it goes on with an empty session instead, unless it signs in or out.
     - When a session was ended, or got a new id, while a request was using it, the response goes out, without a cookie;
       what the request changed is dropped with a line in the log. (Django's own answers 400, SessionInterrupted.)
     """
@@ -39,6 +40,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if iscoroutinefunction(self.get_response):
             return self.__acall__(request)
         self.process_request(request)
+        _tolerate(request)
         try:
             response = self.get_response(request)
         except StoreUnavailable as error:
@@ -47,6 +49,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)  # asks the store nothing
+        _tolerate(request)
         try:
             response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
         except StoreUnavailable as error:
@@ -76,6 +79,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return _unavailable(exception) if failed else None  # type: ignore[arg-type]  # it is one if it failed
 
 
+def _tolerate(request: HttpRequest) -> None:
+    """Its session may be an empty one in an outage, where the settings say so."""
+    if isinstance(request.session, SessionStore):
+        request.session.tolerant = True
+
+
 def _failure_of(request: HttpRequest) -> StoreUnavailable | None:
     return getattr(request.session, "failure", None)
 
@@ -93,10 +102,27 @@ def _finish(
     """What becomes of the response. Yields what must be asked of the session: "max_age" of its cookie (None: until the
     browser closes), and to "save" it (whether it was).
     """
-    accessed, modified, failure = session.accessed, session.modified, session.failure
+    accessed = session.accessed
+    response = yield from _settle(request, response, session)
+    if response.status_code >= 500 and (key := session.moved_to) is not None:
+        # The store has ended the old key, so the browser needs the new one, though the request failed after that.
+        _set_cookie(response, key, (yield "max_age"))
+    session.accessed = accessed
+    if accessed:
+        patch_vary_headers(response, ("Cookie",))
+    return response
+
+
+def _settle(
+    request: HttpRequest, response: HttpResponseBase, session: SessionStore
+) -> Generator[Step, Any, HttpResponseBase]:
+    modified, failure, decides = session.modified, session.failure, session.decides
     try:
         if failure is not None and response.status_code >= 500:
-            response = response if isinstance(response, Unavailable) else _unavailable(failure, response)
+            return response if isinstance(response, Unavailable) else _unavailable(failure, response)
+        if failure is not None and session.went_without:
+            if decides or _lacked_its_token(request, response):
+                return _unavailable(failure, response)
         elif _is_to_be_left_alone(session):
             pass
         elif session.is_empty():
@@ -113,19 +139,27 @@ def _finish(
                 elif modified:  # it was given a lifetime that is over
                     _delete_cookie(request, response)
     except StoreUnavailable as error:
+        if modified and (decides or not session.anonymous):
+            return _unavailable(error, response)
         if modified:
-            response = _unavailable(error, response)
+            failure = error
         elif failure is None:
             logger.warning("a session's cookie was not refreshed: %s", error)
-    finally:
-        session.accessed = accessed
-    if failure is not None and not isinstance(response, Unavailable):
-        # The view, or its template, took what failed for an answer. Nobody else is to get this page, nor the user later.
-        logger.warning("a request went on without its session: %s", failure)
+    if failure is not None:
+        # The view, or its template, took what failed for an answer, or was given an empty session, or what it changed is
+        # lost. Nobody else is to get this page, nor the user later.
+        dropped = "; its changes are dropped" if modified else ""
+        logger.warning("a request went on without its session: %s%s", failure, dropped)
         add_never_cache_headers(response)
-    if accessed:
-        patch_vary_headers(response, ("Cookie",))
     return response
+
+
+def _lacked_its_token(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Whether Django's protection against forged requests refused this one, since it keeps its token in the session."""
+    safe = request.method in ("GET", "HEAD", "OPTIONS", "TRACE") or getattr(
+        request, "csrf_processing_done", False
+    )
+    return settings.CSRF_USE_SESSIONS and response.status_code == 403 and not safe
 
 
 def _is_to_be_left_alone(session: SessionStore) -> bool:

@@ -15,7 +15,7 @@ from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
-from .content import EXPIRY, OWNER
+from .content import BOOKKEEPING, EXPIRY, OWNER
 
 T = TypeVar("T")
 
@@ -45,6 +45,10 @@ class State:
     """The same since the last save."""
     base: dict[str, object] | None = field(default=None, repr=False)
     """What counts as unmodified, if not what is stored."""
+    without: bool = False
+    """Whether the store failed to give it, and the request goes on with an empty one, which is never stored."""
+    moved: bool = False
+    """Whether this request gave it a new key at once, so that the browser must hear of it whatever fails afterwards."""
     just_read: bool = False
     """Whether nothing has been done since it was read."""
 
@@ -64,6 +68,11 @@ class State:
         self.unread = self.key is not None
         return self.begin(rules)
 
+    def go_without(self, rules: Rules) -> None:
+        """Hold an empty session in the place of the one that cannot be read."""
+        self.begin(rules)
+        self.without = True
+
     def clear(self, rules: Rules) -> None:
         (self.core or self.begin_unread(rules)).fields.clear()
         self.declare(True)
@@ -79,6 +88,22 @@ class State:
         if self.base is not None:
             return core.fields.snapshot() != self.base
         return core.stored is not None and core.fields.changed()
+
+    @property
+    def decides(self) -> bool:
+        """Whether what is to be stored signs somebody in or out, or may."""
+        if self.ending or self.flushed or self.moved or self.unread:
+            return True
+        core = self.core
+        if core is None:
+            return False
+        return core.cycling or core.fields.cleared or bool(core.fields.taken_out() - BOOKKEEPING)
+
+    @property
+    def moved_to(self) -> str | None:
+        """The key that a cycle has given it already."""
+        stored = self.core is not None and self.core.stored is not None
+        return self.stored_key if self.moved and stored else None
 
     # Reading.
 
@@ -230,6 +255,7 @@ class State:
         self.declare(True)
         if core.stored is not None and core.fields.get(OWNER) is not None:
             yield from self.store(core, rules)
+            self.moved = True
 
     def want_flush(self, rules: Rules) -> None:
         """It is to end. Said before the store is asked, which may refuse to listen: until it has happened, a save tries."""

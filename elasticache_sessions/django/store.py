@@ -73,12 +73,12 @@ class SessionStore(LazySession):
             StoreUnavailable, EncodeError, ValueTooLarge
         """
         self.accessed = True
-        return self._run(self._state.apply(change, self._rules))
+        return self._run(self._state.apply(change, self._rules), decisive=self.anonymous)
 
     async def aapply(self, change: Callable[[Fields], T]) -> T:
         """As `apply`; `change` is a plain function."""
         self.accessed = True
-        return await self._arun(self._state.apply(change, self._rules))
+        return await self._arun(self._state.apply(change, self._rules), decisive=self.anonymous)
 
     def cycle_key(self) -> None:
         """Give the session a new key, same content; the old one ends.

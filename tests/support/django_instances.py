@@ -10,6 +10,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 from django.conf import settings as django_settings
@@ -215,7 +216,7 @@ class WsgiInstance(DjangoInstance):
 class AsgiInstance(DjangoInstance):
     def __init__(self, handler: ASGIHandler, settings: Settings) -> None:
         made = connect(settings)
-        super().__init__(Managers(cast(SessionManager, _Refusing()), made.asynchronous, made.rules))
+        super().__init__(replace(made, sync=cast(SessionManager, _Refusing())))
         self._handler = handler
         self._loop = LoopThread()
         self.manager = OnLoop(made.asynchronous, self._loop)
