@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 
 from elasticache_sessions import StoreUnavailable
 from tests.support.instances import Answer, Instance, View, Visit, instances
-from tests.support.load import contents
+from tests.support.load import PATIENT, contents
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
@@ -93,7 +94,12 @@ class Shop:
     def is_as_it_was(self) -> None:
         """The store is back, and the visitor is still signed in, by the cookie from before."""
         self.proxy.heal()
-        answer = self.site.ask(lambda visit: (dict(visit), unavailable(visit)), self.cookie)
+        patience = time.monotonic() + PATIENT
+        while True:
+            answer = self.site.ask(lambda visit: (dict(visit), unavailable(visit)), self.cookie)
+            if answer.result == (self.before, False) or time.monotonic() > patience:
+                break
+            time.sleep(0.05)  # who was sent away often may need a moment to believe it
         assert (answer.code, answer.result) == (200, (self.before, False))
         assert answer.cookie in (None, self.cookie)
 
@@ -171,19 +177,16 @@ def test_a_sign_in_or_out_that_cannot_be_saved_after_a_good_read_is_an_error(sho
 def test_a_request_that_found_the_store_down_does_not_ask_again_when_it_is_back(shop: Shop) -> None:
     def view(visit: Visit) -> tuple[object, ...]:
         first = visit.get("user")
+        asked = len(shop.site.commands)
         shop.proxy.heal()
         visit["cart"] = ["mug"]
-        return first, visit.get("user"), unavailable(visit)
+        again = visit.get("user")
+        return first, again, unavailable(visit), len(shop.site.commands) - asked
 
     shop.proxy.go_down()
     with shop.site.recording() as commands:
-        shop.serves(view, (None, None, True))
-    sendings = len(commands)
-    shop.proxy.go_down()
-    with shop.site.recording() as commands:
-        shop.serves(lambda visit: visit.get("user"), None)
-    assert 0 < sendings <= len(commands) + 3, "only the first access asked, however often it was sent again"
-    assert set(commands) == {"read"}
+        shop.serves(view, (None, None, True, 0))
+    assert set(commands) == {"read"}, "nor did the save"
     shop.is_as_it_was()
 
 
@@ -191,20 +194,20 @@ def test_a_request_that_found_the_store_down_does_not_ask_again_when_it_is_back(
 def test_a_store_that_hangs_is_asked_once_in_a_request(
     framework: str, single_proxy: Proxy, mode: str
 ) -> None:
-    with instances(framework, single_proxy.url, on_outage=mode, timeout=0.3) as (site,):
-        shop = Shop(site, single_proxy, mode)
+    with instances(framework, single_proxy.url) as (patient,):
+        shop = Shop(patient, single_proxy, mode)
         shop.begin()
         single_proxy.hold_replies()
-        with site.recording() as commands:
+        with instances(framework, single_proxy.url, on_outage=mode, timeout=0.2) as (site,):
+            shop.site = site
             if mode == "anonymous":
-                shop.serves(
-                    lambda visit: [visit.get("user"), visit.update(late=True), visit.get("user")][0], None
-                )
-                shop.refuses(lambda visit: [visit.get("user"), visit.logout()])
+                shop.serves(then(HARMLESS["write"], HARMLESS["read"]), None)
+                shop.refuses(swallowing(DECISIVE["read and log out"]))
             else:
-                shop.refuses(lambda visit: visit.get("user"))
-                shop.refuses(lambda visit: visit.logout())
-        assert commands == ["read", "read"]
+                shop.refuses(HARMLESS["read"])
+                shop.refuses(swallowing(DECISIVE["logout"]))
+            assert site.commands == ["read", "read"]
+        shop.site = patient
         shop.is_as_it_was()
 
 
