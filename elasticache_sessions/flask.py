@@ -27,7 +27,7 @@ try:
 except ImportError as missing:
     raise MissingExtra("Flask is not installed: pip install 'elasticache-sessions[flask]'") from missing
 
-from .flask_outage import answer_without, keep_from_caches, rewrite, unavailable
+from .flask_outage import answer_without, keep_from_caches, rewrite, says_what_did_not_happen, unavailable
 from .flask_session import FlaskSession, logger
 
 # Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
@@ -88,7 +88,7 @@ class ElastiCacheSessionInterface(SessionInterface):
             logger.warning("%s; its changes are dropped", ended)
             return
         except StoreUnavailable as error:
-            if self._anonymous and not decides:
+            if self._anonymous and not (decides or says_what_did_not_happen(modified)):
                 logger.warning("a session could not be stored: %s; its changes are dropped", error)
                 keep_from_caches(response)
             else:

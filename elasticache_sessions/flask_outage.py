@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from .exceptions import StoreUnavailable
 from .flask_session import FlaskSession, logger
+from .outage import SORRY, signs_in_or_out
 
 
 def answer_without(app: Flask, session: FlaskSession, error: StoreUnavailable, response: Response) -> None:
     """The request could not have its session. Its page stays, unless it says that something happened which was refused,
     or the view failed for want of the session.
     """
-    status = response.status_code
-    if status == 500 or (status < 500 and session.refused is not None):
+    status, modified = response.status_code, session.modified
+    refused = session.refused is not None or says_what_did_not_happen(modified)
+    if status == 500 or (status < 500 and refused):
         rewrite(app, response, error)
     elif status < 500:
-        changes = "; its changes are dropped" if session.modified else ""
+        changes = "; its changes are dropped" if modified else ""
         logger.warning("a request went on without its session: %s%s", error, changes)
         keep_from_caches(response)
+
+
+def says_what_did_not_happen(modified: bool) -> bool:
+    """Whether the page of this request cannot be true, by what the request was for."""
+    return signs_in_or_out(request.endpoint, request.method, modified)
 
 
 def keep_from_caches(response: Response) -> None:
@@ -50,10 +57,9 @@ def unavailable(error: StoreUnavailable) -> Response:
     """The answer where the app has no error handler of its own for StoreUnavailable."""
     logger.error("a request could not have its session: %s", error)
     headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-    return Response(_SORRY, 503, headers, mimetype="text/plain")
+    return Response(SORRY, 503, headers, mimetype="text/plain")
 
 
-_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
 # What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).
 _OF_THE_CONTENT: Final = (
     "Accept-Ranges",

@@ -40,6 +40,7 @@ ORDER = [
     "endpoint",
     "settings",
     "drive",
+    "outage",
     "clients",
     "clients.base",
     "clients.memory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -16,11 +16,10 @@ from django.utils.http import http_date
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
+from ..outage import SORRY, is_safe, signs_in_or_out
 from .asking import SessionGone
 from .lazy import logger
 from .store import SessionStore
-
-_SORRY: Final = "The service is unavailable for a moment. Please try again.\n"
 
 Step = Literal["max_age", "save"]
 
@@ -116,11 +115,14 @@ def _finish(
 def _settle(
     request: HttpRequest, response: HttpResponseBase, session: SessionStore
 ) -> Generator[Step, Any, HttpResponseBase]:
-    modified, failure, decides = session.modified, session.failure, session.decides
+    modified, failure = session.modified, session.failure
+    route = request.resolver_match.url_name if request.resolver_match else None
+    by_name = signs_in_or_out(route, request.method, modified)
+    decides = session.decides or by_name
     try:
         if failure is not None and response.status_code >= 500:
             return response if isinstance(response, Unavailable) else _unavailable(failure, response)
-        if failure is not None and session.went_without:
+        if failure is not None and (session.went_without or by_name):
             if decides or _lacked_its_token(request, response):
                 return _unavailable(failure, response)
         elif _is_to_be_left_alone(session):
@@ -156,10 +158,8 @@ def _settle(
 
 def _lacked_its_token(request: HttpRequest, response: HttpResponseBase) -> bool:
     """Whether Django's protection against forged requests refused this one, since it keeps its token in the session."""
-    safe = request.method in ("GET", "HEAD", "OPTIONS", "TRACE") or getattr(
-        request, "csrf_processing_done", False
-    )
-    return settings.CSRF_USE_SESSIONS and response.status_code == 403 and not safe
+    accepted = is_safe(request.method) or getattr(request, "csrf_processing_done", False)
+    return settings.CSRF_USE_SESSIONS and response.status_code == 403 and not accepted
 
 
 def _is_to_be_left_alone(session: SessionStore) -> bool:
@@ -236,7 +236,7 @@ def _unavailable(error: StoreUnavailable, instead_of: HttpResponseBase | None = 
     try:
         answer = Unavailable(loader.get_template("503.html").render())
     except TemplateDoesNotExist:
-        answer = Unavailable(_SORRY, content_type="text/plain; charset=utf-8")
+        answer = Unavailable(SORRY, content_type="text/plain; charset=utf-8")
     answer.headers["Retry-After"] = str(error.retry_after)
     answer.headers["Cache-Control"] = "no-store"
     if instead_of is not None:

@@ -80,7 +80,17 @@ def _answer(result: object) -> HttpResponseBase:
     return result if isinstance(result, HttpResponseBase) else HttpResponse(str(result))
 
 
-urlpatterns = [path("", Pages.page), path("async", Pages.async_page)]
+def members_page(request: HttpRequest) -> HttpResponseBase:
+    """For who is signed in, where a middleware asks for that."""
+    return HttpResponse("done")
+
+
+urlpatterns = [
+    path("", Pages.page),
+    path("async", Pages.async_page),
+    path("members", members_page),
+    path("logout", members_page, name="logout"),
+]
 
 
 class Site:
