@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from flask import Response, flash, get_flashed_messages, session, stream_with_context
+from flask import Response, flash, get_flashed_messages, request, session, stream_with_context
 from werkzeug.test import TestResponse
 
 from elasticache_sessions.exceptions import StoreUnavailable
@@ -281,6 +281,38 @@ def test_the_apps_own_page_is_shown_to_who_signs_out(single_proxy: Proxy) -> Non
             response = site.visit(view, site.client_with("A" * 40))
             assert (response.status_code, response.text, response.headers["X-Own"]) == (418, "closed", "1")
             assert "Set-Cookie" not in response.headers
+
+
+def sign_in() -> str:
+    if request.method == "POST":
+        session["user"] = "ada"
+    return "hello"
+
+
+def sign_out() -> str:
+    with suppress(StoreUnavailable):
+        if "user" in session:
+            del session["user"]
+    return "goodbye"
+
+
+@pytest.mark.parametrize("mode", ["error", "anonymous"])
+def test_who_signs_in_or_out_by_hand_is_known_by_the_name_of_the_route(
+    single_proxy: Proxy, mode: str
+) -> None:
+    """Nothing else tells a sign-out that finds nobody to sign out, nor a sign-in by a field of the app's own."""
+    config = {"ELASTICACHE_SESSIONS_ON_OUTAGE": mode, "ELASTICACHE_SESSIONS_TIMEOUT": PATIENT}
+    with Site(single_proxy.url, **config) as site:
+        site.app.add_url_rule("/sign-in", "auth.sign_in", sign_in, methods=["GET", "POST"])
+        site.app.add_url_rule("/sign-out", "logout", sign_out)
+        site.visit(lambda: session.update(user="ada", cart=["tea"]))
+        single_proxy.go_down()
+        check_refused(site.browser.get("/sign-out"))
+        check_refused(site.browser.post("/sign-in"))
+        check_refused(site.client_with(None).post("/sign-in"))
+        assert site.browser.get("/sign-in").text == "hello"
+        single_proxy.heal()
+        assert site.contents() == {"user": "ada", "cart": ["tea"]}
 
 
 def test_a_stream_that_reads_the_session_late_goes_on(site: Site, single_proxy: Proxy) -> None:
