@@ -88,6 +88,12 @@ class Driver:
                 f"the store refused the user or the command ({kind}: {error}). Check the URL's user and ACL.{by_iam}",
                 sent=False,
             )
+        if isinstance(error, errors.OutOfMemoryError):
+            return StoreUnavailable(
+                f"the store is out of memory and refused the write ({error}). Give it more memory, or set its parameter "
+                "maxmemory-policy to volatile-lru, so that it makes room by dropping sessions that were not used for long.",
+                sent=False,
+            )
         passing = (
             errors.ConnectionError
             | errors.ReadOnlyError

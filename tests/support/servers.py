@@ -159,7 +159,9 @@ class Server:
         return Path(self._directory.name)
 
     def start(self) -> None:
-        """Start, or start again on the same port, with nothing in it; returns once the server answers."""
+        """Start, or start again on the same port; returns once the server answers. It has nothing in it, unless its
+        options have it keep what it had, or a test put a snapshot into its directory.
+        """
         command = [str(self._program), *self.dialect.options(self.port, self.directory)]
         if self.bus_port is not None:
             command += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
