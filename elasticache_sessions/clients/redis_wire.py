@@ -1,7 +1,11 @@
 """What is sent to Valkey and Redis for each command, and what the replies mean. Pure; carried by others.
 
-Two Lua scripts, called by EVALSHA with one fallback to EVAL, and plain GET and SET: nothing that ElastiCache
+Two Lua scripts, called by EVALSHA with one fallback to EVAL, and plain GETEX and SET: nothing that ElastiCache
 Serverless refuses, and one key each, so that cluster mode needs nothing special.
+
+No reply is what GET says. A primary that has become a replica answers it on connections that stayed open, with sessions
+that were ended at the new primary meanwhile. GETEX, without an option, changes as little; but it counts as a write, so a
+replica refuses it (READONLY), and whoever asks connects anew.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from ..record import FORMAT, HEADER_BYTES, REVISION, Kind
 from .base import Command, Conflict, Entry, Replace, Reply, Stored, Write
 
 _READ_AND_SLIDE: Final = f"""
-local value = redis.call('GET', KEYS[1])
+local value = redis.call('GETEX', KEYS[1])
 if not value then return false end
 local left = redis.call('PTTL', KEYS[1])
 if #value >= {HEADER_BYTES} and string.byte(value, 1) == {FORMAT} and string.byte(value, 2) == {Kind.LIVE:d}
@@ -34,6 +38,7 @@ end
 return {{value, left}}
 """
 
+# GETEX comes last: once a script has done what counts as a write, the server lets it write on when it is out of memory.
 _WRITE_IF: Final = f"""
 local value = redis.call('GET', KEYS[1])
 local token = ARGV[3]
@@ -42,7 +47,7 @@ if (token == '' and not value) or
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
   return 1
 end
-return value
+return redis.call('GETEX', KEYS[1])
 """
 
 
@@ -116,7 +121,7 @@ def exchange(command: Command) -> Generator[Request, Any, Reply]:
             return Stored(command.value[REVISION])
         return Conflict(None if reply is None else _entry(reply))
     if command.touch is None:
-        reply = yield Request(key, ("GET", key), _is_value)
+        reply = yield Request(key, ("GETEX", key), _is_value)
     else:
         reply = yield from _evalsha(
             _READ_SHA, _READ_AND_SLIDE, key, _is_value_and_ttl, command.touch, command.now

@@ -101,7 +101,7 @@ def creates(command: Command) -> bool:
 
 
 def is_read(command: Command) -> bool:
-    return command[0] in (b"GET", b"gets", b"gats") or (command[0] in _SCRIPTS and len(command) == 6)
+    return command[0] in (b"GETEX", b"gets", b"gats") or (command[0] in _SCRIPTS and len(command) == 6)
 
 
 _SCRIPTS = (b"EVALSHA", b"EVAL")
