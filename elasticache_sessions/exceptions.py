@@ -54,7 +54,7 @@ class StoreUnavailable(SessionError):
 
     `retry`: whether sending the same command again may help at once. `sent`: whether the command may have
     reached the server. `silent`: whether a node was waited for in vain: it took no connection, or did not reply in
-    time. `retry_after`: whole seconds, for the Retry-After header of a 503.
+    time; None where that says nothing of the node. `retry_after`: whole seconds, for the Retry-After header of a 503.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StoreUnavailable(SessionError):
         *,
         retry: bool = False,
         sent: bool = True,
-        silent: bool = False,
+        silent: bool | None = False,
         retry_after: int = 1,
     ) -> None:
         super().__init__(message)

@@ -122,4 +122,5 @@ def exhausted() -> StoreUnavailable:
         "every connection that this process may have is busy. Raise ELASTICACHE_SESSIONS_MAX_CONNECTIONS, or find out what "
         "keeps the store from answering.",
         sent=False,
+        silent=None,
     )

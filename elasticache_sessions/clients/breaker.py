@@ -29,7 +29,9 @@ class Breaker:
     After FAILURES in a row it answers in the node's place, at once, with StoreUnavailable. After a pause it lets one
     question through, to see; when that one fails as well, after a longer pause another.
 
-    A failure is what `StoreUnavailable.silent` says is one. Whatever the node answers shows that it is there.
+    A failure is what `StoreUnavailable.silent` says is one. Whatever the node answers shows that it is there, errors among
+    it: a primary that has become a replica refuses every question on each connection that it had, and must not be left
+    alone for each.
     """
 
     def __init__(self, node: str, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,10 +62,16 @@ class Breaker:
             self._next_try = self._clock() + self._longest
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        silent: bool | None = False
         if isinstance(error, StoreUnavailable):
-            if error.silent:
-                self._failed()
-        elif self._failures and (error is None or isinstance(error, Exception)):
+            silent = error.silent
+        elif error is not None and not isinstance(error, Exception):
+            return  # somebody gave up, or was killed
+        if silent:
+            self._failed()
+        elif silent is None:
+            self._learned_nothing()
+        elif self._failures:
             self._answered()
 
     def _answered(self) -> None:
@@ -72,6 +80,11 @@ class Breaker:
             self._failures, self._pause, self._trying = 0, FIRST_PAUSE, False
         if was_open:
             logger.warning("%s answers again", self._node)
+
+    def _learned_nothing(self) -> None:
+        with self._lock:
+            if self._trying:
+                self._next_try, self._trying = self._clock(), False  # the next question tries
 
     def _failed(self) -> None:
         with self._lock:

@@ -147,7 +147,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
             # Asking again after a timeout would take longer than the operation may.
             retry = not isinstance(error, TimeoutError | ssl.SSLCertVerificationError)
             # A connection that broke in the middle says nothing of the node: the next one does.
-            silent = not (retry and sent)
+            silent = None if retry and sent else True
             check = advice(error, tls=self._tls is not None, connecting=not sent)
             return StoreUnavailable(
                 f"{where} did not answer {said}.{check}", retry=retry, sent=sent, silent=silent

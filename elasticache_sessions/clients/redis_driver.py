@@ -105,7 +105,7 @@ class Driver:
         retry = isinstance(error, passing) and not isinstance(error, errors.TimeoutError)
         said = "refused the command" if answered and not retry else "did not answer"
         # A connection that broke in the middle says nothing of the node: the next one does.
-        silent = not answered and (not sent or not retry)
+        silent = False if answered else None if sent and retry else True
         check = "" if answered else advice(error, tls=self._tls, connecting=not sent)
         return StoreUnavailable(
             f"the store {said} ({kind}: {error}).{check}",
