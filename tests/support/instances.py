@@ -204,7 +204,7 @@ def instances(
 
     module = flask_instances if framework == "flask" else django_instances
     with module.site(framework, refreshing=refreshing) as make:
-        made = [make(url, {"timeout": PATIENT} | settings) for url in urls]
+        made = [make(url, {"timeout": PATIENT, "connect_timeout": PATIENT} | settings) for url in urls]
         try:
             yield made
         finally:
