@@ -4,6 +4,7 @@ or out gets a 503. And what a new key comes to that only the save after it faile
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from django.contrib import auth, messages
 from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_out
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.middleware.csrf import get_token
 from django.template import engines
@@ -321,6 +323,72 @@ def test_the_store_that_is_back_before_the_response_does_not_make_up_for_it(
         with suppress(StoreUnavailable):
             await pair[1](request)
         shop.proxy.heal()
+
+    shop.proxy.go_down()
+    shop.refuses(async_view if shop.is_async else view)
+    shop.is_as_it_was()
+
+
+def sign_out_by_hand(request: HttpRequest) -> str:
+    with suppress(StoreUnavailable):
+        if request.user.is_authenticated:
+            request.session.flush()
+    return "goodbye"
+
+
+def sign_in_by_hand(request: HttpRequest) -> str:
+    if request.method == "POST":
+        request.session["_auth_user_id"] = "2"
+    return "hello"
+
+
+@over("wsgi", "asgi, sync views")
+@pytest.mark.parametrize("mode", ["error", "anonymous"])
+def test_who_signs_in_or_out_by_hand_is_known_by_the_name_of_the_route(
+    shop: Shop, settings: Settings, mode: str
+) -> None:
+    """A sign-out that found nobody, or whose first read failed, is none; no other trace of it is left."""
+    settings.ELASTICACHE_SESSIONS_ON_OUTAGE = mode
+    shop.proxy.go_down()
+    shop.refuses(sign_out_by_hand, path="/sign-out")
+    shop.refuses(sign_in_by_hand, path="/sign-in", method="post")
+    assert shop.site.visit(sign_in_by_hand, path="/sign-in").content == b"hello"
+    shop.is_as_it_was()
+
+
+@over("wsgi", "asgi")
+def test_nobody_hears_of_a_sign_out_that_did_not_happen(shop: Shop) -> None:
+    """Django sends its signal before it ends the session."""
+    heard: list[object] = []
+
+    def hear(sender: object, **named: object) -> None:
+        heard.append(named["user"])
+
+    user_logged_out.connect(hear)
+    try:
+        shop.proxy.go_down()
+        shop.refuses(DECISIVE["logout"][shop.is_async])
+    finally:
+        user_logged_out.disconnect(hear)
+    assert heard == []
+    shop.is_as_it_was()
+
+
+@over("wsgi", "asgi")
+def test_a_session_that_looked_empty_is_not_stored_though_the_store_is_back(shop: Shop) -> None:
+    def back() -> None:
+        shop.proxy.heal()
+        time.sleep(1.05)  # past Retry-After
+
+    def view(request: HttpRequest) -> None:
+        request.session["cart"] = ["mug"]
+        back()
+        request.session.save()
+
+    async def async_view(request: HttpRequest) -> None:
+        await request.session.aset("cart", ["mug"])
+        back()
+        await request.session.asave()
 
     shop.proxy.go_down()
     shop.refuses(async_view if shop.is_async else view)

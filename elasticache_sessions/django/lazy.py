@@ -146,7 +146,7 @@ class LazySession(SessionBase):
             if self.session_key is None or no_load:
                 self._state.begin_unread(self._rules)
             else:
-                with self._reading(decisive):
+                with self._reading():
                     self._run(self._state.read(self._rules), decisive=decisive)
         return self._session_cache
 
@@ -154,7 +154,7 @@ class LazySession(SessionBase):
         self.accessed = True
         async with self._asking.turn():
             if self._is_wanting(decisive) and self.session_key is not None and not no_load:
-                with self._reading(decisive), self._asking.question(decisive=decisive):
+                with self._reading(), self._asking.question(decisive=decisive):
                     await self.managers().asynchronous.run(self._state.read(self._rules))
             return self._get_session(no_load)
 
@@ -162,8 +162,8 @@ class LazySession(SessionBase):
         """Whether the store must be asked. What decides (see `decides`) is not done to a session that went without it."""
         return self._state.core is None or (decisive and self._state.without)
 
-    def _reading(self, decisive: bool) -> AbstractContextManager[None]:
-        return self._asking.reading(self._rules, or_without=self.anonymous and not decisive)
+    def _reading(self) -> AbstractContextManager[None]:
+        return self._asking.reading(self._rules, or_without=self.anonymous)
 
     _session = property(_get_session)
 

@@ -92,7 +92,7 @@ class State:
     @property
     def decides(self) -> bool:
         """Whether what is to be stored signs somebody in or out, or may."""
-        if self.ending or self.flushed or self.moved or self.unread:
+        if self.ending or self.flushed or self.moved:
             return True
         core = self.core
         if core is None:
@@ -102,8 +102,7 @@ class State:
     @property
     def moved_to(self) -> str | None:
         """The key that a cycle has given it already."""
-        stored = self.core is not None and self.core.stored is not None
-        return self.stored_key if self.moved and stored else None
+        return self.stored_key if self.moved and not self.ended else None
 
     # Reading.
 
@@ -279,7 +278,7 @@ class State:
         self.begin(rules).fields.update(content)
         # One that ended elsewhere leaves the cookie alone, which may be a newer one by now.
         self.key, self.ended, self.flushed = None, elsewhere and not by_delete, True
-        self.ending = self.unread = False
+        self.ending = self.unread = self.moved = False
 
     def delete(self, key: str | None, rules: Rules) -> Flow[None]:
         """End the session with that key, or this one."""

@@ -90,6 +90,8 @@ urlpatterns = [
     path("async", Pages.async_page),
     path("members", members_page),
     path("logout", members_page, name="logout"),
+    path("sign-in", Pages.page, name="sign_in"),
+    path("sign-out", Pages.page, name="sign-out"),
 ]
 
 
