@@ -11,6 +11,7 @@ import pytest
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings, StoreUnavailable
 from tests.support import resp, topologies
+from tests.support.resharding import move
 from tests.support.servers import Server
 from tests.support.topologies import Cluster
 
@@ -133,34 +134,13 @@ def increment_all(manager: SessionManager, sessions: list[Session]) -> None:
         manager.save(loaded)
 
 
-def move(cluster: Cluster, slot: int, source: Server, target: Server) -> Iterator[str]:
-    """The steps of moving a slot: it is on its way, its keys have gone, it has arrived."""
-    ids = {node: node.command("CLUSTER", "MYID") for node in (source, target)}
-    target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", _bytes(ids[source]))
-    source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", _bytes(ids[target]))
-    yield "on its way"
-    keys = source.command("CLUSTER", "GETKEYSINSLOT", slot, 100)
-    assert isinstance(keys, list)
-    for key in keys:
-        source.command("MIGRATE", target.host, target.port, key, 0, 1000)
-    yield "keys have gone"
-    for node in (target, source, *cluster.nodes):
-        node.command("CLUSTER", "SETSLOT", slot, "NODE", _bytes(ids[target]))
-    yield "arrived"
-
-
-def _bytes(value: object) -> bytes:
-    assert isinstance(value, bytes)
-    return value
-
-
 def test_a_slot_that_moves_costs_no_error(cluster: Cluster, manager: SessionManager) -> None:
     sessions = stored(manager, 6)
     moved = sessions[0]
     source = node_of(cluster, manager, moved)
     target = next(node for node in cluster.nodes if node is not source)
     steps = 0
-    for _ in move(cluster, slot_of(cluster, manager, moved), source, target):
+    for _ in move(slot_of(cluster, manager, moved), source, target, cluster.nodes):
         increment_all(manager, sessions)
         steps += 1
     assert steps == 3
@@ -175,7 +155,7 @@ def test_a_slot_that_moves_costs_a_task_no_error(cluster: Cluster, manager: Sess
     target = next(node for node in cluster.nodes if node is not source)
 
     async def run() -> None:
-        for _ in move(cluster, slot_of(cluster, manager, moved), source, target):
+        for _ in move(slot_of(cluster, manager, moved), source, target, cluster.nodes):
             loaded = await tasks.load(moved.id)
             assert loaded is not None
             loaded.fields["n"] += 1

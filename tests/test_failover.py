@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from elasticache_sessions import SessionManager, StoreUnavailable
-from tests.support.failover import Name, demote, name_for
+from tests.support.endpoints import Name, demote, name_for, swap
+from tests.support.failover import KINDS, PROMISED, core, under_load
 from tests.support.load import PATIENT, Manager, contents, manager_of, manager_session, managers
-from tests.support.servers import REDIS_7_0, VALKEY_9_1
+from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
 from tests.support.stores import Store
 from tests.support.topologies import Replicated, replicated
 
+FLAVOURS = (REDIS_7_0, VALKEY_9_1)
+EACH = [pytest.param(*each, id=f"{each[0].name}-{each[1]}") for each in zip(FLAVOURS, KINDS, strict=True)]
 
-@pytest.fixture(params=[REDIS_7_0, VALKEY_9_1], ids=lambda flavour: flavour.name)
+
+@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
 def pair(request: pytest.FixtureRequest) -> Iterator[Replicated]:
     with replicated(flavour=request.param) as pair:
         yield pair
@@ -26,7 +31,7 @@ def name(pair: Replicated) -> Iterator[Name]:
         yield name
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def manager(request: pytest.FixtureRequest, name: Name) -> Iterator[Manager]:
     """Knows the primary by its name."""
     with manager_of(request.param, name.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
@@ -50,7 +55,7 @@ def test_the_next_request_finds_the_new_primary(pair: Replicated, name: Name, ma
     assert contents(manager, session.id) == {"count": 1}
 
 
-@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_read_that_a_replica_would_refuse_changes_nothing_at_the_primary(
     single_store: Store, kind: str
 ) -> None:
@@ -100,3 +105,50 @@ def test_what_was_stored_at_the_new_primary_is_not_missed_at_the_old_one(
     name.means(pair.replica)
     manager.save(session)
     assert contents(elsewhere, session.id) == {"count": 1}
+
+
+# In use
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "kind"), EACH, indirect=["pair"])
+def test_a_failover_that_was_asked_for_costs_nothing(pair: Replicated, name: Name, kind: str) -> None:
+    """As nobody's DNS is: the name always means the primary. What is connected to the old one has to notice."""
+    name.follows(pair)
+    scenario = f"a failover asked for, {pair.primary.name}, {kind}"
+    with core(kind, name.url, timeout=PATIENT) as site, under_load(scenario, site) as load:
+        swap(pair)
+    assert not load.failures, load.reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "kind"), EACH, indirect=["pair"])
+def test_a_name_that_is_slow_to_change_costs_failures_until_it_has_and_nothing_else(
+    pair: Replicated, name: Name, kind: str
+) -> None:
+    scenario = f"DNS a second late, {pair.primary.name}, {kind}"
+    with core(kind, name.url, timeout=0.5) as site, under_load(scenario, site) as load:
+        swap(pair)
+        changed_at = change_after(1, name, pair.replica)
+    assert load.failures
+    assert load.failures[-1] - changed_at < PROMISED, load.reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "kind"), EACH, indirect=["pair"])
+def test_a_primary_that_is_killed_costs_no_session(pair: Replicated, name: Name, kind: str) -> None:
+    scenario = f"kill -9, {pair.primary.name}, {kind}"
+    with core(kind, name.url, timeout=0.5) as site, under_load(scenario, site) as load:
+        load.fault()
+        pair.primary.kill()
+        pair.replica.command("REPLICAOF", "NO", "ONE")
+        changed_at = change_after(1, name, pair.replica)
+    assert load.failures
+    assert load.failures[-1] - changed_at < PROMISED, load.reasons
+
+
+def change_after(seconds: float, name: Name, server: Server) -> float:
+    """Have the name mean `server` after some time. When it does, by the monotonic clock."""
+    time.sleep(seconds)
+    name.means(server)
+    return time.monotonic()
