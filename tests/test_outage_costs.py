@@ -102,7 +102,7 @@ def test_ten_outages_in_ten_thousand_requests_leave_nothing_behind(
         ),
     ):
         cookie = signed_in(site)
-        outages = [
+        outages: list[Callable[[], None]] = [
             proxy.go_down,
             proxy.hold_replies,
             proxy.close_connections,
