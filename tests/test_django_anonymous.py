@@ -458,23 +458,31 @@ def test_who_got_a_new_key_stays_signed_in_whatever_fails_after_it(
 
 
 @over("wsgi")
-def test_a_key_that_never_came_to_be_is_given_to_nobody(shop: Shop) -> None:
-    """The second of two was not stored; nor is one that was and has ended since."""
-
+def test_a_second_new_key_that_could_not_be_stored_is_given_to_nobody(shop: Shop) -> None:
     def twice(request: HttpRequest) -> None:
         request.session.cycle_key()
         shop.proxy.go_down()
         request.session.cycle_key()
 
-    def signs_out(request: HttpRequest) -> None:
-        request.session.cycle_key()
-        request.session.flush()
-        raise RuntimeError("the view failed")
-
     assert shop.site.visit(twice).status_code == 503
     shop.proxy.heal()
     assert shop.site.contents() == shop.contents
-    before = shop.site.cookie()
-    response = shop.site.visit(signs_out)
-    assert (response.status_code, shop.site.cookie()) == (500, "")
-    assert not SessionStore().exists(before)
+
+
+@over("wsgi")
+@pytest.mark.parametrize(
+    ("verbs", "cookie"),
+    [(["flush"], ""), (["flush", "cycle_key"], None), (["delete"], None)],
+    ids=["flushed", "flushed and cycled", "deleted"],
+)
+def test_nor_is_a_new_key_that_has_ended_since(shop: Shop, verbs: list[str], cookie: str | None) -> None:
+    def view(request: HttpRequest) -> None:
+        request.session.cycle_key()
+        for verb in verbs:
+            getattr(request.session, verb)()
+        raise RuntimeError("the view failed")
+
+    response = shop.site.visit(view)
+    assert response.status_code == 500
+    assert (response.cookies["sessionid"].value if set_cookies(response) else None) == cookie
+    assert not SessionStore().exists(shop.cookie)
