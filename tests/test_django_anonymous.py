@@ -37,6 +37,8 @@ from tests.support.flask_apps import log_lines
 from tests.support.load import PATIENT
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("never_left_alone")
+
 ANONYMOUS = {"ELASTICACHE_SESSIONS_ON_OUTAGE": "anonymous", "ELASTICACHE_SESSIONS_TIMEOUT": PATIENT}
 MEMBERS = "tests.support.django_pages.Members"
 

@@ -18,6 +18,8 @@ from tests.support.flask_apps import Site, log_lines
 from tests.support.load import PATIENT
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("never_left_alone")
+
 
 @pytest.fixture(params=["anonymous"])
 def site(request: pytest.FixtureRequest, single_proxy: Proxy) -> Iterator[Site]:

@@ -292,6 +292,7 @@ def test_a_dead_node_is_an_error_for_its_sessions_and_nothing_for_the_others(nod
         assert memcached.stats(dead.port)["curr_items"] == "0"
 
 
+@pytest.mark.usefixtures("never_left_alone")
 def test_a_node_that_hangs_holds_up_no_thread_that_asks_another(nodes: Nodes) -> None:
     hung, *living = nodes.nodes
     with manager_of("threads", nodes.url, timeout=2.0, max_connections=4) as manager:
@@ -313,6 +314,7 @@ def test_a_node_that_hangs_holds_up_no_thread_that_asks_another(nodes: Nodes) ->
         assert contents(manager, theirs[0]) == {"number": sessions[hung.port][theirs[0]]}
 
 
+@pytest.mark.usefixtures("never_left_alone")
 def test_a_node_that_hangs_holds_up_no_task_that_asks_another(nodes: Nodes) -> None:
     hung, *living = nodes.nodes
     manager = AsyncSessionManager.connect(Settings(url=nodes.url, timeout=2.0, max_connections=2))

@@ -15,6 +15,8 @@ from tests.support.load import PATIENT, contents
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
+pytestmark = pytest.mark.usefixtures("never_left_alone")
+
 MODES = ("error", "anonymous")
 
 

@@ -42,7 +42,7 @@ class Site:
 
     def __init__(self, url: str, **config: object) -> None:
         self.app = Flask("site")
-        self.app.config.update(ELASTICACHE_SESSIONS_URL=url, **config)
+        self.app.config.update(PATIENTLY | {"ELASTICACHE_SESSIONS_URL": url} | config)
         self.sessions = ElastiCacheSessions(self.app)
         interface = self.app.session_interface
         assert isinstance(interface, ElastiCacheSessionInterface)
