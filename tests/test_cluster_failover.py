@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from elasticache_sessions.session import handle_of
 from tests.support import topologies
 from tests.support.demo import wait_until
-from tests.support.failover import KINDS, PROMISED, Load, Pages, core, under_load
+from tests.support.failover import KINDS, PROMISED, TIMEOUT, Load, Pages, core, under_load
 from tests.support.instances import FRAMEWORKS, instances
 from tests.support.load import PATIENT
 from tests.support.resharding import is_dead, join, leave, migrate, move, served_by
@@ -44,7 +44,7 @@ def fail_over(cluster: Cluster, load: Load) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_primary_that_is_killed_costs_no_session(cluster: Cluster, kind: str) -> None:
-    with core(kind, cluster.url, timeout=0.5) as site, under_load(f"kill -9, {kind}", site) as load:
+    with core(kind, cluster.url, timeout=TIMEOUT) as site, under_load(f"kill -9, {kind}", site) as load:
         took_over = fail_over(cluster, load)
     print(f"the cluster failed over after {took_over:.2f} s")
     assert load.failures
@@ -53,7 +53,7 @@ def test_a_primary_that_is_killed_costs_no_session(cluster: Cluster, kind: str) 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_primary_that_is_killed_signs_no_visitor_out(cluster: Cluster, framework: str) -> None:
-    with instances(framework, *[cluster.url] * 2, timeout=0.5) as shops:
+    with instances(framework, *[cluster.url] * 2, timeout=TIMEOUT) as shops:
         site = Pages(shops)
         with under_load(f"kill -9, {framework}", site) as load:
             took_over = fail_over(cluster, load)
@@ -138,7 +138,7 @@ def test_a_shard_that_fails_leaves_the_sessions_of_the_others_alone(how: str, ki
     with topologies.cluster(*options, node_timeout=NODE_TIMEOUT) as cluster:
         failing, other, _ = cluster.nodes
         # Who asks a node that hangs waits for as long as TIMEOUT; a few do, and the others no more.
-        timeout = 2 if how == "hung" else PATIENT
+        timeout = TIMEOUT if how == "hung" else PATIENT
         with undisturbed(f"a {how} shard", kind, cluster.url, timeout) as load:
             load.is_given_up = lambda session_id: session_id is None or slot_of(session_id) < SLOTS // 3
             if how == "hung":

@@ -9,7 +9,7 @@ import pytest
 
 from elasticache_sessions import SessionManager, StoreUnavailable
 from tests.support.endpoints import Name, demote, name_for, swap
-from tests.support.failover import KINDS, PROMISED, core, under_load
+from tests.support.failover import KINDS, PROMISED, TIMEOUT, core, under_load
 from tests.support.load import PATIENT, Manager, contents, manager_of, manager_session, managers
 from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
 from tests.support.stores import Store
@@ -127,7 +127,7 @@ def test_a_name_that_is_slow_to_change_costs_failures_until_it_has_and_nothing_e
     pair: Replicated, name: Name, kind: str
 ) -> None:
     scenario = f"DNS a second late, {pair.primary.name}, {kind}"
-    with core(kind, name.url, timeout=0.5) as site, under_load(scenario, site) as load:
+    with core(kind, name.url, timeout=TIMEOUT) as site, under_load(scenario, site) as load:
         swap(pair)
         changed_at = change_after(1, name, pair.replica)
     assert load.failures
@@ -138,7 +138,7 @@ def test_a_name_that_is_slow_to_change_costs_failures_until_it_has_and_nothing_e
 @pytest.mark.parametrize(("pair", "kind"), EACH, indirect=["pair"])
 def test_a_primary_that_is_killed_costs_no_session(pair: Replicated, name: Name, kind: str) -> None:
     scenario = f"kill -9, {pair.primary.name}, {kind}"
-    with core(kind, name.url, timeout=0.5) as site, under_load(scenario, site) as load:
+    with core(kind, name.url, timeout=TIMEOUT) as site, under_load(scenario, site) as load:
         load.fault()
         pair.primary.kill()
         pair.replica.command("REPLICAOF", "NO", "ONE")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from elasticache_sessions import AsyncSessionManager, Fields, SessionEnded, Settings, StoreUnavailable
 from tests.support.demo import wait_until
@@ -29,9 +29,13 @@ LAG = 1.0
 """Seconds: what is older than that when the store fails, the replica has."""
 PROMISED = 3.0
 """Seconds after the store's own failover when nobody is told of a failure any more."""
+TIMEOUT = 2.0
+"""Seconds: more than a busy machine needs, and less than a store may be gone."""
 KINDS = ("threads", "asyncio")
 _PAUSE = 0.005  # seconds between two operations of a thread, on average
 _UP = 60.0  # seconds until everything goes well again, at most
+
+T = TypeVar("T")
 
 
 class Site(Protocol):
@@ -260,11 +264,11 @@ class Load:
         self._over.set()
 
     def look(self) -> None:
-        """See what has become of everything."""
+        """See what has become of everything. A store that has to be asked again is none of what is looked for."""
         for session in self.kept:
             if self.is_given_up(session.id):
                 continue
-            found = self.site.read(session.id)
+            found = patiently(lambda: self.site.read(session.id))
             if found is None:
                 session.missed = True
                 continue
@@ -275,7 +279,7 @@ class Load:
                 assert not self._counts(when) or found[name] >= value, (name, value, found)
         for ended_at, session_id in self.ended:
             if not self.is_given_up(session_id):
-                self._look_for_ended(ended_at, session_id)
+                patiently(lambda: self._look_for_ended(ended_at, session_id))
 
     @property
     def lost(self) -> int:
@@ -293,6 +297,18 @@ class Load:
         )
 
 
+def patiently(act: Callable[[], T]) -> T:
+    """Do it again while the store fails: a busy machine may keep it from answering in time."""
+    until = time.monotonic() + _UP
+    while True:
+        try:
+            return act()
+        except StoreUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
+
+
 @contextmanager
 def under_load(name: str, site: Site) -> Iterator[Load]:
     """THREADS that use SESSIONS sessions while the block runs, which begins when all is well and old enough.
@@ -300,10 +316,10 @@ def under_load(name: str, site: Site) -> Iterator[Load]:
     After it, no session is lost, no ended one back, nothing that was acknowledged is missing, and nothing was done twice.
     How many were told that the store failed is for the test to judge.
     """
-    kept = [Kept(site.new()) for _ in range(SESSIONS)]
-    ended = [site.new() for _ in range(ENDED)]
+    kept = [Kept(patiently(site.new)) for _ in range(SESSIONS)]
+    ended = [patiently(site.new) for _ in range(ENDED)]
     for session_id in ended:
-        site.end(session_id)
+        patiently(lambda: site.end(session_id))
     load = Load(site, kept, [(time.monotonic(), session_id) for session_id in ended])
     threads = [
         threading.Thread(target=load.work, args=[number], daemon=True, name=f"load-{number}")
