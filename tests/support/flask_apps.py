@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from elasticache_sessions.clients.base import CacheClient, Command, Read, Reply, Write
 from elasticache_sessions.flask import ElastiCacheSessionInterface, ElastiCacheSessions
 from elasticache_sessions.session import handle_of
+from tests.support.load import PATIENTLY
 
 Do = Callable[[], Any]
 
