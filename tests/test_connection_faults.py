@@ -129,7 +129,9 @@ def test_a_host_without_an_address_is_unavailable(kind: str, scheme: str) -> Non
 
 
 def test_waiting_for_a_connection_counts_as_well(proxy: Proxy) -> None:
-    with manager_of("threads", proxy.url, timeout=TIMEOUT, max_connections=1) as manager:
+    with manager_of(
+        "threads", proxy.url, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT, max_connections=1
+    ) as manager:
         warm_up(manager)
         stored = manager_session(manager, count=0)
         proxy.hold_replies()

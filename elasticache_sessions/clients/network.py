@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 import threading
@@ -17,6 +18,8 @@ from ..limit import running
 _LOOKUPS: Final = 8
 _lookups: dict[tuple[str, int], Future[list[Any]]] = {}
 _lookups_lock: Final = threading.Lock()
+# Seconds that a wait may be longer than its limit, so that not each needs a system call to say how long.
+_PRECISION: Final = 0.01
 # Notices a peer that is gone without a word, so that its connections do not stay in the pool.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -100,23 +103,33 @@ class Watched:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._timeout = -1.0
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
         self.received = 0
 
     def sendall(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:  # a TLS socket would take the time limit anew for each of its records
-            self._socket.settimeout(running().need())
-            rest = rest[self._socket.send(rest) :]
+        self._hold_to_limit()
+        sent = self._socket.send(data)
+        while sent < len(data):  # a TLS socket's own `sendall` would take the time limit anew for each of its records
+            self._hold_to_limit()
+            sent += self._socket.send(memoryview(data)[sent:])
 
     def recv(self, size: int) -> bytes:
-        self._socket.settimeout(running().need())
+        self._hold_to_limit()
         data = self._socket.recv(size)
         self.received += len(data)
         return data
 
     def recv_into(self, buffer: bytearray) -> int:
-        self._socket.settimeout(running().need())
+        self._hold_to_limit()
         return self._socket.recv_into(buffer)
+
+    def _hold_to_limit(self) -> None:
+        left = running().need()
+        if not 0 <= self._timeout - left < _PRECISION:  # each time is a system call
+            self._timeout = left
+            self._socket.settimeout(left)
 
     def settimeout(self, seconds: float | None) -> None:
         """What a driver thinks right; it is not asked."""
@@ -125,12 +138,17 @@ class Watched:
         """Whether nothing waits to be read, be it a late reply or the end of the connection. Where it is False, the
         connection is of no use any more.
         """
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return not self._poller.poll(0)
+        if not self._poller.poll(0) and not self._socket.pending():
+            return True
         try:
+            self._timeout = 0.0
             self._socket.settimeout(0)  # a greenlet would wait on a socket that has another time limit
             # Read, since TLS cannot peek. Tickets for later sessions, which a server sends when it likes, are TLS's own,
             # and no data.
             self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except ssl.SSLWantReadError:
             return True
         except OSError:
             pass
