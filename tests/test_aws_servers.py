@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from elasticache_sessions import AsyncSessionManager, SessionManager, StoreUnavailable
+from elasticache_sessions import AsyncSessionManager, SessionManager, Settings, StoreUnavailable
 from tests.support import topologies
 from tests.support.aws import NOON, Plain, Process, stop_clock, token, with_keys
 from tests.support.demo import wait_until
+from tests.support.dialects import Access
 from tests.support.load import PATIENT, Manager, OnLoop, contents, stored_id
 from tests.support.proxy import Command, Proxy
-from tests.support.servers import VALKEY_9_1, Server
+from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
 from tests.support.topologies import Cluster
 
 Upstream = Server | Cluster
 
 
-@pytest.fixture(scope="module", params=["valkey-9.1", "cluster"])
+UPSTREAMS: dict[str, Callable[[], AbstractContextManager[Upstream]]] = {
+    "valkey-9.1": lambda: Server(VALKEY_9_1),
+    "cluster": topologies.cluster,
+    "tls": lambda: Server(REDIS_7_0, access=Access(tls=True)),
+}
+
+
+@pytest.fixture(scope="module", params=UPSTREAMS)
 def upstream(request: pytest.FixtureRequest) -> Iterator[Upstream]:
-    with Server(VALKEY_9_1) if request.param == "valkey-9.1" else topologies.cluster() as upstream:
+    with UPSTREAMS[request.param]() as upstream:
         yield upstream
 
 
 @pytest.fixture
 def proxy(upstream: Upstream) -> Iterator[Proxy]:
-    with Proxy(*upstream.ports) as proxy:
+    with Proxy(*upstream.ports, dialect=upstream.dialect) as proxy:
         yield proxy
 
 
+def as_app(proxy: Proxy, connect_timeout: float = PATIENT) -> Settings:
+    """To sign in as `app` to the cache `shop`, which is at the proxy."""
+    options = "iam_user=app&iam_cache=shop"
+    url = f"{proxy.url}{'&' if '?' in proxy.url else '?'}{options}"
+    kind = Settings if proxy.dialect.tls else Plain
+    return kind(url=url.replace("redis://", "rediss://"), timeout=PATIENT, connect_timeout=connect_timeout)
+
+
 @pytest.fixture(params=["for threads", "for asyncio"])
-def manager(request: pytest.FixtureRequest, upstream: Upstream, proxy: Proxy) -> Iterator[Manager]:
-    """Signs in as `app` to the cache `shop`, at the proxy."""
-    options = "iam_user=app&iam_cache=shop&cluster=" + str(isinstance(upstream, Cluster)).lower()
-    settings = Plain(
-        url=f"rediss://127.0.0.1:{proxy.port}?{options}", timeout=PATIENT, connect_timeout=PATIENT
-    )
+def manager(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Manager]:
+    settings = as_app(proxy)
     manager: Manager
     if request.param == "for threads":
         manager = SessionManager.connect(settings)
@@ -147,8 +160,7 @@ def test_without_credentials_nothing_is_sent_and_what_was_connected_is_not_used(
     process.says("ENDED", timedelta(seconds=-1))
     for node in upstream.nodes:
         node.command("ACL", "SETUSER", "app", "reset", "on", "nopass", "~*", "+@all")
-    options = "?iam_user=app&iam_cache=shop&cluster=" + str(isinstance(upstream, Cluster)).lower()
-    settings = Plain(url=f"rediss://127.0.0.1:{proxy.port}{options}", timeout=PATIENT)
+    settings = as_app(proxy)
     threads = SessionManager.connect(settings)
     loops = OnLoop(AsyncSessionManager.connect(settings))
     for manager in (threads, loops):
@@ -162,6 +174,24 @@ def test_without_credentials_nothing_is_sent_and_what_was_connected_is_not_used(
         wait_until(lambda: _answers(manager), PATIENT, "new credentials")
         manager.close()
     assert signings
+
+
+def test_a_connection_waits_for_credentials_within_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, single_proxy: Proxy
+) -> None:
+    process = Process(monkeypatch, tmp_path)
+    process.hangs()
+    settings = as_app(single_proxy, connect_timeout=2.0)
+    threads, loops = SessionManager.connect(settings), OnLoop(AsyncSessionManager.connect(settings))
+    with pytest.raises(StoreUnavailable, match=r"^AWS credentials did not come within CONNECT_TIMEOUT"):
+        threads.load("a" * 40)
+    # An event loop that is held up may find that CONNECT_TIMEOUT is over before it sees what it waited for.
+    with pytest.raises(StoreUnavailable, match=r"did not come within CONNECT_TIMEOUT|TimeoutError"):
+        loops.load("a" * 40)
+    assert single_proxy.total.commands == []
+    process.answers("LATE", timedelta(hours=6))
+    threads.close()
+    loops.close()
 
 
 def _answers(manager: Manager) -> bool:

@@ -21,7 +21,7 @@ from .aws_credentials import AwsCredentials, answered
 
 _SECONDS: Final = 900
 # Of what CONNECT_TIMEOUT leaves: this wait is to end before it is over, and say what it was for.
-_SHARE: Final = 0.9
+_SHARE: Final = 0.8
 
 
 class Signer:

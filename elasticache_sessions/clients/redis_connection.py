@@ -82,6 +82,12 @@ class AsyncConnection(redis.asyncio.connection.Connection):
         async with asyncio.timeout(running().need()):
             return await super().read_response(*arguments, **options)
 
+    async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
+        writer = self._writer
+        await super().disconnect(nowait, *arguments, **options)
+        if nowait and writer is not None:
+            writer.transport.abort()  # else TLS waits for the other side's goodbye, half a minute
+
     async def _connect(self) -> None:
         self._reader, self._writer = await open_stream(self.host, self.port, self._tls)
 
