@@ -24,8 +24,8 @@ from tests.support.resp import ReplyError
 from tests.support.servers import Server
 from tests.support.topologies import CLUSTER_RIGHTS, SERVERLESS_RIGHTS
 
-SENT = {"AUTH", "EVALSHA", "EVAL", "GET", "SET"}
-"""By a client that is made from a URL; AUTH where the URL names a user. The scripts run GET, SET, PTTL and PEXPIRE."""
+SENT = {"AUTH", "EVALSHA", "EVAL", "GETEX", "SET"}
+"""By a client that is made from a URL; AUTH where the URL names a user. The scripts run GET, GETEX, SET, PTTL and PEXPIRE."""
 SENT_TO_CLUSTERS = {*SENT, "CLUSTER SLOTS", "ASKING"}
 """The same in cluster mode; ASKING while slots move."""
 SENT_BY_DRIVERS = {"HELLO", "CLIENT SETINFO", "CLIENT MAINT_NOTIFICATIONS"}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings
-from tests.support import dialects
 from tests.support.demo import wait_until
 from tests.support.load import PATIENT, at_once, contents, manager_session, managers
 from tests.support.proxy import Proxy
@@ -66,7 +65,7 @@ def test_a_process_that_ends_says_goodbye(networked_store: Store) -> None:
         atexit.register(at_the_end)  # runs after what was registered later, while the process still lives
         from tests.support import dialects
         from tests.support.demo import wait_until
-        dialect, ports = getattr(dialects, sys.argv[2]), [int(port) for port in sys.argv[3:]]
+        dialect, ports = dialects.of(sys.argv[1]), [int(port) for port in sys.argv[2:]]
         clients = lambda: sum(dialect.clients(port) for port in ports)
         before = clients()
         from elasticache_sessions import *
@@ -76,8 +75,7 @@ def test_a_process_that_ends_says_goodbye(networked_store: Store) -> None:
         manager.save(session)
         print("connected" if clients() > before else "?")
     """
-    dialect = "RESP" if networked_store.dialect is dialects.RESP else "MEMCACHED"
-    said = run(script, networked_store.url, dialect, *[str(port) for port in networked_store.ports])
+    said = run(script, networked_store.url, *[str(port) for port in networked_store.ports])
     assert said.splitlines() == ["connected", "said goodbye"]
 
 

@@ -172,7 +172,7 @@ def test_settings_take_effect_when_they_change(store: Store, settings: Settings)
         browser.visit(lambda request: request.session.pop("pair"))
     cookie = browser.session_key or ""
     for changed in (
-        {"ELASTICACHE_SESSIONS_PREFIX": "other:"},
+        {"ELASTICACHE_SESSIONS_PREFIX": "sess:other:"},
         {"ELASTICACHE_SESSIONS_URL": "memory://elsewhere"},
     ):
         assert SessionStore(browser.session_key).get("a") == 1

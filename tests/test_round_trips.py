@@ -12,7 +12,6 @@ import pytest
 from elasticache_sessions import AsyncSessionManager, Session, Settings
 from elasticache_sessions.record import Record, pack, unpack
 from elasticache_sessions.session import handle_of
-from tests.support import resp
 from tests.support.instances import Instance, View, Visit, instances
 from tests.support.load import PATIENT, at_once, is_write, manager_session, managers, warm_up
 from tests.support.proxy import Count, Proxy
@@ -357,7 +356,7 @@ def test_a_server_that_forgot_the_scripts_is_told_each_once(
         warm_up(shop.manager)
         cookie = sign_in(shop)
         for port in redis_store.ports:
-            resp.command(port, "SCRIPT", "FLUSH")
+            redis_store.dialect.command(port, "SCRIPT", "FLUSH")
         with redis_proxy.counting() as count:
             assert shop.ask(put(user="Grace"), cookie).code == 200
         assert count.names == ["EVALSHA", "EVAL"] * 2

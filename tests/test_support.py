@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.support import resp, servers
+from tests.support.certificates import authority
 from tests.support.proxy import Exchange, Proxy
 from tests.support.servers import Server, ServerMissing
 from tests.support.stores import RedisStore, Store
@@ -241,8 +243,13 @@ def test_the_proxy_counts_each_connection_by_itself(single_proxy: Proxy) -> None
 def test_the_proxy_stands_before_every_node(redis_proxy: Proxy, redis_store: Store) -> None:
     proxy, keys = redis_proxy, [b"key-%d" % number for number in range(20)]
     cluster = len(proxy.ports) > 1
-    connect = redis.RedisCluster.from_url if cluster else redis.Redis.from_url
-    with connect(proxy.url.partition("?")[0]) as client:
+    connect = redis.RedisCluster if cluster else redis.Redis
+    access: dict[str, Any] = (
+        {"ssl": True, "ssl_ca_certs": str(authority().ca_file)} if proxy.dialect.tls else {}
+    )
+    if proxy.dialect.login:
+        access["username"], access["password"] = proxy.dialect.login
+    with connect(host=proxy.host, port=proxy.port, **access) as client:
         for key in keys:
             client.set(key, b"value")
         with proxy.counting() as count:

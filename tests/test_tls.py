@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 import trustme
 
 from elasticache_sessions import (
@@ -18,13 +21,16 @@ from elasticache_sessions import (
     StoreUnavailable,
 )
 from elasticache_sessions.clients.memcached_connection import Connection
+from elasticache_sessions.clients.redis_connection import AsyncConnection
 from elasticache_sessions.clients.tls import context
 from elasticache_sessions.limit import TimeLimit
 from tests.support import topologies
 from tests.support.certificates import authority
-from tests.support.dialects import Access
-from tests.support.load import PATIENT, contents, manager_of, stored_id
+from tests.support.demo import wait_until
+from tests.support.dialects import PASSWORD, Access
+from tests.support.load import PATIENT, OnLoop, contents, manager_of, once_back, stored_id
 from tests.support.servers import MEMCACHED, REDIS_7_0, Server
+from tests.support.topologies import LEAST_RIGHTS
 
 CONNECT_TIMEOUT = 2.0
 # What a busy machine may add to a time limit.
@@ -123,6 +129,51 @@ def test_a_new_connection_is_used_although_tls_has_something_to_say(kind: str) -
             with manager_of(kind, server.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
                 assert contents(manager, stored_id(manager, cart=["tea"])) == {"cart": ["tea"]}
         assert made() - before == 20 + 1
+
+
+def test_a_connection_is_not_kept_where_the_reply_to_auth_is_still_to_come() -> None:
+    """An OK would be taken for the next reply."""
+
+    class HeldUp(AsyncConnection):
+        async def send_command(self, *arguments: Any, **options: Any) -> None:
+            await super().send_command(*arguments, **options)
+            time.sleep(1.5 * CONNECT_TIMEOUT)  # noqa: ASYNC251 - the whole event loop is held up
+
+    async def connect(port: int) -> None:
+        connection = HeldUp(host="127.0.0.1", port=port, username="sessions", password=PASSWORD, protocol=2)
+        with TimeLimit(PATIENT, CONNECT_TIMEOUT), pytest.raises((TimeoutError, redis.TimeoutError)):
+            await connection.connect()  # type: ignore[no-untyped-call]  # untyped in redis-py
+        assert not connection.is_connected
+
+    with Server(REDIS_7_0, access=Access(user="sessions", rights=LEAST_RIGHTS)) as server:
+        asyncio.run(connect(server.port))
+
+
+def test_a_hung_store_keeps_no_connection_of_an_event_loop() -> None:
+    """TLS wants to say goodbye, and waits for the other side to do so, too."""
+    with (
+        Server(REDIS_7_0, access=SECURE) as server,
+        manager_of("asyncio", server.url, timeout=1.0, connect_timeout=PATIENT) as manager,
+    ):
+        assert isinstance(manager, OnLoop)
+        stored = once_back(lambda: stored_id(manager, cart=["tea"]))
+        assert connections_to(server.port) == 1
+        server.pause()
+        with pytest.raises(StoreUnavailable):
+            manager.load(stored)
+
+        def are_gone() -> bool:
+            manager.runner.run(asyncio.sleep(0.01))  # the event loop closes what was given up
+            return not connections_to(server.port)
+
+        wait_until(are_gone, 10, "closed")
+
+
+def connections_to(port: int) -> int:
+    """How many are open on this side."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    established = "01"
+    return sum(line.split()[2:4] == [f"0100007F:{port:04X}", established] for line in lines)
 
 
 def test_tls_connections_to_memcached_are_quiet_until_something_comes_late() -> None:

@@ -22,6 +22,8 @@ _lookups_lock: Final = threading.Lock()
 _PRECISION: Final = 0.01
 # Notices a peer that is gone without a word, so that its connections do not stay in the pool.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+# How long TLS waits for the other side to say goodbye, too, in seconds.
+_GOODBYE: Final = 0.1
 
 
 def _forget_lookups() -> None:
@@ -196,7 +198,11 @@ async def open_stream(
         try:
             async with asyncio.timeout(running().need() / (len(addresses) - number)):
                 reader, writer = await asyncio.open_connection(
-                    address[0], address[1], ssl=tls, server_hostname=host if tls else None
+                    address[0],
+                    address[1],
+                    ssl=tls,
+                    server_hostname=host if tls else None,
+                    ssl_shutdown_timeout=_GOODBYE if tls else None,
                 )
         except OSError as error:
             failure = error

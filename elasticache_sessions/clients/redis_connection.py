@@ -79,8 +79,21 @@ class AsyncConnection(redis.asyncio.connection.Connection):
                     await super().connect_check_health(*arguments, **options)
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        async with asyncio.timeout(running().need()):
-            return await super().read_response(*arguments, **options)
+        try:
+            async with asyncio.timeout(running().need()):
+                return await super().read_response(*arguments, **options)
+        except TimeoutError:
+            # Also where the time was over before reading began, of which the driver does not hear: what comes late, the
+            # OK of an AUTH, say, would be taken for the next reply.
+            await self.disconnect(nowait=True)
+            raise
+
+    async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
+        """Without `nowait`, politely."""
+        if nowait and self._writer is not None:
+            # TLS would keep the socket open until the other side says goodbye, too, be it hung.
+            self._writer.transport.abort()
+        await super().disconnect(nowait, *arguments, **options)
 
     async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
         writer = self._writer

@@ -56,6 +56,8 @@ class Dialect:
     routed: bool = False
     """Whether each key belongs to one server, by the clients' own choice among the ports."""
     tls: bool = False
+    login: tuple[str, str] | None = None
+    """Who the tests are, and their password, where somebody has to be."""
 
     def command(self, port: int, *arguments: resp.Argument) -> object:
         """One command to the server on a port, on a connection of its own: `command(port, "get", "key")`."""
@@ -76,6 +78,7 @@ def resp_for(access: Access = OPEN) -> Dialect:
         resp.parse_command,
         lambda data, asked: resp.parse(data),
         tls=access.tls,
+        login=login,
     )
 
 
@@ -156,6 +159,12 @@ def _memcached_pid(connect: Connect, port: int) -> int:
 def _memcached_clients(connect: Connect, port: int) -> int:
     told = memcached.stats(port, "conns", connect=connect)
     return sum(name.endswith(":state") and state != "conn_listening" for name, state in told.items()) - 1
+
+
+def of(url: str) -> Dialect:
+    """That of the servers which such a URL is for, in a program that is told no more."""
+    access = Access(tls="ca_file=" in url, user="somebody" if "@" in url else "")
+    return memcached_for(access) if url.startswith("memcached:") else resp_for(access)
 
 
 RESP = resp_for()
