@@ -34,12 +34,12 @@ from tests.support.django_pages import (
     set_cookies,
 )
 from tests.support.flask_apps import log_lines
-from tests.support.load import PATIENT
+from tests.support.load import PATIENTLY
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("never_left_alone")
 
-ANONYMOUS = {"ELASTICACHE_SESSIONS_ON_OUTAGE": "anonymous", "ELASTICACHE_SESSIONS_TIMEOUT": PATIENT}
+ANONYMOUS = PATIENTLY | {"ELASTICACHE_SESSIONS_ON_OUTAGE": "anonymous"}
 MEMBERS = "tests.support.django_pages.Members"
 
 
