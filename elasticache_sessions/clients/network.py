@@ -113,7 +113,9 @@ class Watched:
     def sendall(self, data: bytes) -> None:
         self._hold_to_limit()
         sent = self._socket.send(data)
-        while sent < len(data):  # a TLS socket's own `sendall` would take the time limit anew for each of its records
+        while sent < len(
+            data
+        ):  # a TLS socket's own `sendall` would take the time limit anew for each of its records
             self._hold_to_limit()
             sent += self._socket.send(memoryview(data)[sent:])
 

@@ -89,13 +89,6 @@ class AsyncConnection(redis.asyncio.connection.Connection):
             raise
 
     async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
-        """Without `nowait`, politely."""
-        if nowait and self._writer is not None:
-            # TLS would keep the socket open until the other side says goodbye, too, be it hung.
-            self._writer.transport.abort()
-        await super().disconnect(nowait, *arguments, **options)
-
-    async def disconnect(self, nowait: bool = False, *arguments: Any, **options: Any) -> None:
         writer = self._writer
         await super().disconnect(nowait, *arguments, **options)
         if nowait and writer is not None:
