@@ -25,10 +25,11 @@ test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults
 	$(PYTEST) -m "not slow and not demo" --stores topologies --hypothesis-profile=few $(ARGS)
 	.venv/bin/python -m nox
 
-lint: .venv/ready ## ruff and mypy --strict
+lint: .venv/ready ## ruff, mypy --strict, and cfn-lint for the CloudFormation templates
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict
+	.venv/bin/cfn-lint docs/cloudformation/*.yaml
 
 format: .venv/ready ## Put the code in order, as `make lint` wants it
 	.venv/bin/ruff check --fix
