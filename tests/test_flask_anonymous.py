@@ -15,7 +15,6 @@ from werkzeug.test import TestResponse
 from elasticache_sessions.exceptions import StoreUnavailable
 from elasticache_sessions.flask import FlaskSession
 from tests.support.flask_apps import Site, log_lines
-from tests.support.load import PATIENTLY
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("never_left_alone")
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.usefixtures("never_left_alone")
 @pytest.fixture(params=["anonymous"])
 def site(request: pytest.FixtureRequest, single_proxy: Proxy) -> Iterator[Site]:
     """Its browser is signed in and has a cart; `single_proxy.go_down()` is the outage."""
-    config = PATIENTLY | {"ELASTICACHE_SESSIONS_ON_OUTAGE": request.param}
-    with Site(single_proxy.url, **config) as site:
+    with Site(single_proxy.url, ELASTICACHE_SESSIONS_ON_OUTAGE=request.param) as site:
         site.visit(lambda: session.update(_flashes=[("message", "welcome")], name="Ada", cart=["tea"]))
         yield site
 
@@ -303,8 +301,7 @@ def test_who_signs_in_or_out_by_hand_is_known_by_the_name_of_the_route(
     single_proxy: Proxy, mode: str
 ) -> None:
     """Nothing else tells a sign-out that finds nobody to sign out, nor a sign-in by a field of the app's own."""
-    config = PATIENTLY | {"ELASTICACHE_SESSIONS_ON_OUTAGE": mode}
-    with Site(single_proxy.url, **config) as site:
+    with Site(single_proxy.url, ELASTICACHE_SESSIONS_ON_OUTAGE=mode) as site:
         site.app.add_url_rule("/sign-in", "auth.sign_in", sign_in, methods=["GET", "POST"])
         site.app.add_url_rule("/sign-out", "logout", sign_out)
         site.visit(lambda: session.update(user="ada", cart=["tea"]))

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from elasticache_sessions.exceptions import StoreUnavailable
 from elasticache_sessions.flask import ElastiCacheSessions
 from tests.support.flask_apps import Site, attributes, log_lines
-from tests.support.load import PATIENTLY
+from tests.support.load import PATIENT
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("never_left_alone")
 @pytest.fixture
 def site(proxy: Proxy) -> Iterator[Site]:
     """Its browser is signed in; `proxy.go_down()` is the outage."""
-    with Site(proxy.url, **PATIENTLY) as site:
+    with Site(proxy.url) as site:
         site.visit(lambda: session.update(name="Ada"))
         yield site
 
@@ -161,17 +161,18 @@ def test_the_apps_own_handler_wins(own_server: Server, where: str, when: str) ->
 
 
 def test_a_server_that_hangs_costs_no_longer_than_timeout(own_server: Server) -> None:
-    with Site(own_server.url) as site:
-        site.visit(lambda: session.update(name="Ada"))
+    """Drivers left to themselves wait for most of a minute; what is asserted leaves a busy machine its time."""
+    limits = {"ELASTICACHE_SESSIONS_TIMEOUT": 0.5, "ELASTICACHE_SESSIONS_CONNECT_TIMEOUT": 1}
+    with Site(own_server.url) as patient, Site(own_server.url, **limits) as site:
+        patient.visit(lambda: session.update(name="Ada"))
+        client = site.client_with(patient.cookie())
         own_server.pause()
-        began = time.monotonic()
-        check_unavailable(site.visit(lambda: session["name"]))
-        assert 0.3 < time.monotonic() - began < 0.8
-        began = time.monotonic()
-        check_unavailable(site.visit(site.sessions.logout))
-        assert time.monotonic() - began < 0.8
+        for do in (lambda: session["name"], site.sessions.logout):
+            began = time.monotonic()
+            check_unavailable(site.visit(do, client))
+            assert time.monotonic() - began < PATIENT / 4
         own_server.resume()
-        assert site.contents() == {"name": "Ada"}
+        assert patient.contents() == {"name": "Ada"}
 
 
 # After the view
