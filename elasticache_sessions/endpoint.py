@@ -36,6 +36,8 @@ _LOOKED_UP: Final = "'elasticache://my-cache?region=us-east-1'"
 _CACHE: Final = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _USER: Final = re.compile(r"(default\.)?[a-z][a-z0-9-]{0,39}")
 _REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z0-9]+){2,4}")
+# The endpoint that tells Memcached's nodes; it is none itself.
+_CONFIGURATION: Final = re.compile(r"\.cfg\..*cache\.amazonaws\.com")
 # [an IPv6 address] or a name, and perhaps a port.
 _NODE: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:\s#]+))(?::([0-9]{1,5}))?")
 
@@ -147,6 +149,11 @@ def _nodes(places: str) -> tuple[tuple[str, int], ...]:
         if node is None:
             raise ConfigurationError(
                 f"{NAME}URL names a Memcached node as {place!r}, which is no host and port. Write {_NODES}."
+            )
+        if _CONFIGURATION.search(node[0]):
+            raise ConfigurationError(
+                f"{NAME}URL names the configuration endpoint {place!r}, behind which is another node each time. Name the nodes "
+                "themselves, or write elasticache://<name>?region=…, which looks them up."
             )
         if node in nodes:
             raise ConfigurationError(f"{NAME}URL names the node {place!r} twice. Write each node once.")

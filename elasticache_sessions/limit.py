@@ -18,11 +18,11 @@ class TimeLimit:
     between whoever sets it and the sockets that keep it.
     """
 
-    __slots__ = ("_connecting", "_end", "_left", "_timeout", "_token")
+    __slots__ = ("_connecting", "_connects", "_end", "_left", "_timeout", "_token")
 
     def __init__(self, timeout: float, connect_timeout: float) -> None:
         self._timeout = self._left = timeout
-        self._connecting = connect_timeout
+        self._connecting, self._connects = connect_timeout, False
         self._end = 0.0
         self._token: Token[TimeLimit] | None = None
 
@@ -52,15 +52,18 @@ class TimeLimit:
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
-        """The block makes a connection: within CONNECT_TIMEOUT, and not at the cost of TIMEOUT."""
+        """The block makes a connection: within CONNECT_TIMEOUT, and not at the cost of TIMEOUT. So may a part of it do."""
+        if self._connects:
+            yield
+            return
         began, end = time.monotonic(), self._end
-        self._end = began + self._connecting
+        self._end, self._connects = began + self._connecting, True
         try:
             yield
         finally:
             took = time.monotonic() - began
             self._connecting = max(0.0, self._connecting - took)
-            self._end = end + took
+            self._end, self._connects = end + took, False
 
     @contextmanager
     def half(self) -> Iterator[None]:

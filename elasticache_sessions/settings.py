@@ -114,7 +114,7 @@ class Settings:
     "anonymous": it goes on with an empty session, of which nothing is saved.
     """
     max_connections: int = 50
-    """The most connections of one process to one server."""
+    """The most connections of one process to one server: for its threads, and again for each of its event loops."""
     max_bytes: int = 1_000_000
     """How large a session may get, in bytes as stored."""
 

@@ -21,7 +21,7 @@ from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
 _EAGER_ATTEMPTS: Final = 4
 _ATTEMPTS: Final = 100
 _LONGEST_PAUSE: Final = 0.1
-# Each that hangs costs TIMEOUT.
+# One that hangs costs half of what is left of TIMEOUT.
 _NODES_TRIED: Final = 3
 
 

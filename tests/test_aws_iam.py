@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -143,11 +144,18 @@ def test_whoever_signs_does_not_wait_for_credentials_that_are_being_renewed(proc
 
 def test_a_first_connection_waits_for_credentials_only_so_long(process: Process) -> None:
     process.hangs()
-    ours = signer(AwsCredentials())
+    credentials = AwsCredentials()
+    ours = signer(credentials)
     slow = "did not come within CONNECT_TIMEOUT"
     with pytest.raises(StoreUnavailable, match=slow) as failed:
         sign(ours, within=0.05)
-    assert not failed.value.sent and not failed.value.retry
+    # It says nothing of the node, and the next request does not wait for the same thing.
+    assert (failed.value.sent, failed.value.retry, failed.value.silent) == (False, False, None)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=slow):
+        sign(ours, within=PATIENT)
+    assert time.monotonic() - began < PATIENT / 2
+    ours = signer(credentials)
 
     async def others_go_on() -> int:
         with TimeLimit(0.05, 0):

@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings
 from tests.support.demo import wait_until
 from tests.support.load import PATIENT, at_once, contents, manager_session, managers
@@ -220,3 +222,27 @@ def test_tasks_that_are_cancelled_stop_and_leave_nothing_behind(proxy: Proxy) ->
             assert all(task.cancelled() for task in tasks)
 
     asyncio.run(main())
+
+
+# How many
+
+
+@pytest.mark.parametrize("name", ["valkey-9.1", "memcached"])
+def test_a_process_has_no_more_connections_than_it_may(give_store: Callable[[str], Store], name: str) -> None:
+    """For its threads, and again for each event loop."""
+    store = give_store(name)
+    with Proxy(*store.ports, dialect=store.dialect) as proxy:
+        settings = Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT, max_connections=3)
+        for_threads, for_loops = SessionManager.connect(settings), AsyncSessionManager.connect(settings)
+        proxy.delay_replies(0.01)
+
+        def in_threads() -> None:
+            at_once(*[lambda: for_threads.load("x" * 40)] * 12)
+
+        async def in_tasks() -> None:
+            await asyncio.gather(*[for_loops.load("x" * 40) for _ in range(12)])
+
+        at_once(in_threads, lambda: asyncio.run(in_tasks()), lambda: asyncio.run(in_tasks()))
+        for_threads.close()
+        assert 3 <= proxy.total.connections <= 3 * 3
+        assert len(proxy.total.commands) >= 3 * 12

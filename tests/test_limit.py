@@ -82,6 +82,19 @@ def test_connecting_has_its_own_time_and_takes_none_of_the_others(clock: Clock) 
             assert limit.left() == 0
 
 
+def test_connecting_within_connecting_has_no_more_time(clock: Clock) -> None:
+    """A cluster's first map of slots needs a connection, too."""
+    limit = TimeLimit(5, 3)
+    with limit:
+        with limit.connecting():
+            clock.now += 2
+            with limit.connecting():
+                assert limit.left() == 1
+                clock.now += 1
+            assert limit.left() == 0
+        assert limit.left() == 5
+
+
 def test_half_leaves_time_for_another_way(clock: Clock) -> None:
     limit = TimeLimit(8, 3)
     with limit:
@@ -182,7 +195,7 @@ class Names:
         self.addresses = ["127.0.0.1"]
         self.go_on = threading.Event()
         self.go_on.set()
-        self.asked, self.began = 0, threading.Event()
+        self.asked, self.began, self.takes = 0, threading.Event(), 0.0
         known = socket.getaddrinfo
 
         def getaddrinfo(host: str, port: int, *arguments: int, **options: int) -> list[object]:
@@ -191,6 +204,7 @@ class Names:
             self.asked += 1
             self.began.set()
             self.go_on.wait(PATIENT)
+            time.sleep(self.takes)
             return [
                 found for address in self.addresses for found in known(address, port, *arguments, **options)
             ]
@@ -248,13 +262,27 @@ def test_look_ups_that_hang_are_shared_and_bounded(single_store: Store, names: N
         ask(f"{number}.cache.test")
     assert names.asked == 8
     assert threading.active_count() - before <= 8
-    with (
-        manager_of("threads", by_name(single_store, "one-too-many.cache.test")) as manager,
-        pytest.raises(StoreUnavailable, match="DNS"),
-    ):
-        manager.load("x" * 40)
+    url = by_name(single_store, "one-too-many.cache.test")
+    with manager_of("threads", url, timeout=PATIENT, connect_timeout=0.1) as manager:
+        with pytest.raises(StoreUnavailable, match="check this machine's DNS"):
+            manager.load("x" * 40)
+        names.go_on.set()
+        assert once_back(lambda: manager.load("x" * 40)) is None, "its turn has come"
+    names.go_on.clear()
     with manager_of("threads", single_store.url) as manager:
         assert manager.load("x" * 40) is None, "an address needs no look-up"
+
+
+def test_more_names_than_threads_wait_for_their_turn(single_store: Store, names: Names) -> None:
+    names.takes = 0.05
+
+    def ask(name: str) -> None:
+        url = by_name(single_store, name)
+        with manager_of("threads", url, timeout=PATIENT, connect_timeout=PATIENT) as manager:
+            assert manager.load("x" * 40) is None
+
+    at_once(*[lambda number=number: ask(f"{number}.cache.test") for number in range(24)])
+    assert names.asked == 24
 
 
 def test_tasks_do_not_cancel_the_look_up_of_others(single_store: Store, names: Names) -> None:

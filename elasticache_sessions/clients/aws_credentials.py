@@ -23,7 +23,7 @@ from ..exceptions import ConfigurationError, StoreUnavailable
 # botocore renews in the last 15 minutes of a set of credentials; so there are some 15 tries.
 _LOOK_AGAIN: Final = 60.0
 # For so many seconds a failure answers whoever asks, too: the metadata service is not to be asked by every request.
-_FAILURE_HOLDS: Final = 1.0
+FAILURE_HOLDS: Final = 1.0
 NOT_FOUND: Final = (
     "there are no AWS credentials: not in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, not in AWS's shared files "
     "(AWS_PROFILE), and not from the container or the instance. Give the instance, task or pod a role, or set the "
@@ -139,7 +139,7 @@ class AwsCredentials:
         with self._lock:
             self._under_way = None
             if isinstance(result, str):
-                self._failure = result, time.monotonic() + _FAILURE_HOLDS
+                self._failure = result, time.monotonic() + FAILURE_HOLDS
             else:
                 self._held = result
         coming.set_result(result if isinstance(result, str) else result.frozen)
@@ -190,7 +190,7 @@ def shared() -> AwsCredentials:
 
 def answered(result: ReadOnlyCredentials | str) -> ReadOnlyCredentials:
     if isinstance(result, str):
-        raise StoreUnavailable(result, sent=False)
+        raise StoreUnavailable(result, sent=False, silent=None)
     return result
 
 

@@ -7,6 +7,8 @@ signed it.
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import Future
 from typing import Final
 from urllib.parse import urlencode
 
@@ -17,7 +19,7 @@ from botocore.credentials import ReadOnlyCredentials
 from ..endpoint import Iam
 from ..exceptions import StoreUnavailable
 from ..limit import running
-from .aws_credentials import AwsCredentials, answered
+from .aws_credentials import FAILURE_HOLDS, AwsCredentials, answered
 
 _SECONDS: Final = 900
 # Of what CONNECT_TIMEOUT leaves: this wait is to end before it is over, and say what it was for.
@@ -29,6 +31,7 @@ class Signer:
 
     def __init__(self, iam: Iam, region: str, credentials: AwsCredentials) -> None:
         self._iam, self._region, self._credentials = iam, region, credentials
+        self._slow_until = 0.0
 
     def sign(self) -> tuple[str, str]:
         """The user, and a token as his password.
@@ -38,10 +41,11 @@ class Signer:
         """
         credentials = self._credentials.held()
         if credentials is None:
+            coming = self._coming()
             try:
-                result = self._credentials.fetching().result(running().need() * _SHARE)
+                result = coming.result(running().need() * _SHARE)
             except TimeoutError:
-                raise _too_slow() from None
+                raise self._too_slow() from None
             credentials = answered(result)
         return self._signed(credentials)
 
@@ -49,14 +53,25 @@ class Signer:
         """`sign`, for asyncio."""
         credentials = self._credentials.held()
         if credentials is None:
-            coming = asyncio.wrap_future(self._credentials.fetching())
+            coming = asyncio.wrap_future(self._coming())
             try:
                 async with asyncio.timeout(running().need() * _SHARE):
                     result = await coming
             except TimeoutError:
-                raise _too_slow() from None
+                raise self._too_slow() from None
             credentials = answered(result)
         return self._signed(credentials)
+
+    def _coming(self) -> Future[ReadOnlyCredentials | str]:
+        """What is being fetched. Where somebody has just waited for it in vain, nobody else does for a moment."""
+        coming = self._credentials.fetching()
+        if time.monotonic() < self._slow_until and not coming.done():
+            raise _too_slow()
+        return coming
+
+    def _too_slow(self) -> StoreUnavailable:
+        self._slow_until = time.monotonic() + FAILURE_HOLDS
+        return _too_slow()
 
     def _signed(self, credentials: ReadOnlyCredentials) -> tuple[str, str]:
         query = {"Action": "connect", "User": self._iam.user}
@@ -72,4 +87,5 @@ def _too_slow() -> StoreUnavailable:
         "AWS credentials did not come within CONNECT_TIMEOUT. They are still being fetched. Check the metadata service, or "
         "where else they come from.",
         sent=False,
+        silent=None,
     )

@@ -8,15 +8,19 @@ import select
 import socket
 import ssl
 import threading
+from collections import deque
 from concurrent.futures import Future, TimeoutError as NotDone
 from typing import Any, Final
 
 from ..limit import running
 
-# Names that may be looked up at a time. A look-up cannot be ended: one that hangs keeps its thread, and whoever asks for the
-# same name waits for the same look-up.
+# Threads that look up names, at most. A look-up cannot be ended: one that hangs keeps its thread, and whoever asks for the
+# same name waits for the same look-up. Names beyond these wait for their turn.
 _LOOKUPS: Final = 8
-_lookups: dict[tuple[str, int], Future[list[Any]]] = {}
+_Place = tuple[str, int]
+_lookups: dict[_Place, Future[list[Any]]] = {}
+_turns: deque[_Place] = deque()
+_threads: set[threading.Thread] = set()
 _lookups_lock: Final = threading.Lock()
 # Seconds that a wait may be longer than its limit, so that not each needs a system call to say how long.
 _PRECISION: Final = 0.01
@@ -26,9 +30,14 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _GOODBYE: Final = 0.1
 
 
+class SlowName(TimeoutError):
+    """The addresses of a name did not come in time."""
+
+
 def _forget_lookups() -> None:
     _lookups_lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library's own modules do
-    _lookups.clear()
+    for each in (_lookups, _turns, _threads):
+        each.clear()
 
 
 os.register_at_fork(after_in_child=_forget_lookups)  # the threads stay with the parent
@@ -38,37 +47,44 @@ def _look_up(host: str, port: int) -> Future[list[Any]]:
     """The addresses of `host`, as `socket.getaddrinfo` gives them, in a while."""
     place = (host, port)
     with _lookups_lock:
-        future = _lookups.get(place)
-        if future is not None:
+        if (future := _lookups.get(place)) is not None:
             return future
-        if len(_lookups) >= _LOOKUPS:
-            raise OSError(
-                f"{_LOOKUPS} names are being looked up, and none is found. Check this machine's DNS."
-            )
         future = _lookups[place] = Future()
+        future.set_running_or_notify_cancel()  # several may wait for it: none may cancel it
+        _turns.append(place)
+        if len(_threads) < _LOOKUPS:
+            thread = threading.Thread(target=_take_turns, name="looks-up-names", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not _threads:
+                    _lookups.pop(place)
+                    _turns.pop()
+                    raise OSError(f"no thread to look up a name in: {error}") from None
+            else:
+                _threads.add(thread)
+    return future
 
-    def ask() -> None:
+
+def _take_turns() -> None:
+    """Look up one name after the other, until there is none to look up."""
+    while True:
+        with _lookups_lock:
+            if not _turns:
+                _threads.discard(threading.current_thread())
+                return
+            place = _turns.popleft()
         found: list[Any] | BaseException
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
         except BaseException as error:  # noqa: BLE001 - raised by whoever asked
             found = error
         with _lookups_lock:
-            if _lookups.get(place) is future:
-                del _lookups[place]
+            future = _lookups.pop(place)
         if isinstance(found, BaseException):
             future.set_exception(found)
         else:
             future.set_result(found)
-
-    future.set_running_or_notify_cancel()  # several may wait for it: none may cancel it
-    try:
-        threading.Thread(target=ask, name="looks-up-a-name", daemon=True).start()
-    except RuntimeError as error:
-        with _lookups_lock:
-            _lookups.pop(place, None)
-        raise OSError(f"no thread to look up a name in: {error}") from None
-    return future
 
 
 def _is_address(host: str) -> bool:
@@ -87,7 +103,7 @@ def _addresses(host: str, port: int) -> list[Any]:
     try:
         return _look_up(host, port).result(running().need())
     except NotDone:
-        raise TimeoutError(f"looking up the name {host!r} took too long") from None
+        raise SlowName(f"looking up the name {host!r} took too long") from None
 
 
 async def _addresses_async(host: str, port: int) -> list[Any]:
@@ -97,7 +113,7 @@ async def _addresses_async(host: str, port: int) -> list[Any]:
         async with asyncio.timeout(running().need()):
             return await asyncio.wrap_future(_look_up(host, port))
     except TimeoutError:
-        raise TimeoutError(f"looking up the name {host!r} took too long") from None
+        raise SlowName(f"looking up the name {host!r} took too long") from None
 
 
 class Watched:

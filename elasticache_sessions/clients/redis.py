@@ -1,4 +1,4 @@
-"""Valkey and Redis: clients for a URL, or around a client object. The only file that imports redis."""
+"""Valkey and Redis: clients for a URL, or around a client object. Imports redis, and `redis_connection` with it, only then."""
 
 from __future__ import annotations
 

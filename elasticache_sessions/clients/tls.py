@@ -9,6 +9,7 @@ from typing import Final
 
 from ..endpoint import NAME, Endpoint
 from ..exceptions import ConfigurationError
+from .network import SlowName
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _OTHER_NAME: Final = (62, 64)
@@ -36,7 +37,7 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def advice(error: BaseException, *, tls: bool, connecting: bool) -> str:
-    """What to check when a connection failed by `error`, as one more sentence; empty where that is not about TLS.
+    """What to check when a connection failed by `error`, as one more sentence; empty where there is nothing more to say.
 
     `tls`: whether TLS was asked for; `connecting`: whether there was no connection yet.
     """
@@ -53,6 +54,8 @@ def advice(error: BaseException, *, tls: bool, connecting: bool) -> str:
             )
         if isinstance(cause, ssl.SSLError):
             return f" Check that TLS is on there; if it is not, write {NAME}URL for a store without TLS."
+        if isinstance(cause, SlowName):
+            return " Its name was being looked up: check this machine's DNS."
         if isinstance(cause, TimeoutError) and tls and connecting:
             return " Check the address, the security group, and that TLS is on there."
         if isinstance(cause, ConnectionResetError) and not tls:
