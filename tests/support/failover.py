@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from elasticache_sessions import AsyncSessionManager, Fields, SessionEnded, Settings, StoreUnavailable
 from tests.support.demo import wait_until
 from tests.support.instances import Answer, Instance, View
-from tests.support.load import Manager, OnLoop, contents, managers, stored_id
+from tests.support.load import PATIENT, Manager, OnLoop, contents, managers, stored_id
 from tests.support.loops import LoopThread
 
 THREADS = 8
@@ -98,7 +98,9 @@ def core(kind: str, url: str, timeout: float) -> Iterator[Core]:
         with managers(url, timeout=timeout) as [manager]:
             yield Core(manager)
         return
-    tasks = OnLoop(AsyncSessionManager.connect(Settings(url=url, timeout=timeout)), LoopThread())
+    tasks = OnLoop(
+        AsyncSessionManager.connect(Settings(url=url, timeout=timeout, connect_timeout=PATIENT)), LoopThread()
+    )
     try:
         yield Core(tasks)
     finally:
@@ -129,11 +131,17 @@ class Pages:
 
     def _visit(self, session_id: str, view: View) -> Any:
         answer = self._ask(view, session_id)
-        assert answer.cookie is None or answer.session_id == session_id, answer.cookie
+        self._keeps(answer, session_id)
         return answer.result
 
+    def _keeps(self, answer: Answer, session_id: str) -> None:
+        assert answer.cookie is None or answer.session_id == session_id, answer.cookie
+
     def read(self, session_id: str) -> dict[str, Any] | None:
-        return self._ask(dict, session_id).result or None
+        answer = self._ask(dict, session_id)
+        if answer.result:  # of what was ended, the cookie may go
+            self._keeps(answer, session_id)
+        return answer.result or None
 
     def count(self, session_id: str) -> bool:
         return bool(self._visit(session_id, lambda visit: "count" in visit and [visit.apply(increment)]))
@@ -234,16 +242,19 @@ class Load:
     def _use(self, session: Kept, number: int) -> None:
         site, what = self.site, random.random()
         if what < 0.45:
-            session.missed |= site.read(session.id) is None
+            if site.read(session.id) is None:
+                session.missed = True
         elif what < 0.7:
             try:
-                session.missed |= not site.count(session.id)
+                if not site.count(session.id):
+                    session.missed = True
             except StoreUnavailable:
                 session.doubtful.append(time.monotonic())
                 raise
             session.counted.append(time.monotonic())
         else:
-            session.missed |= not site.note(session.id, f"by {number}", self._done[number])
+            if not site.note(session.id, f"by {number}", self._done[number]):
+                session.missed = True
             session.noted.append((time.monotonic(), f"by {number}", self._done[number]))
 
     def _come_and_go(self) -> None:
