@@ -24,10 +24,18 @@ from .settings import Settings
 try:
     from flask import Flask, Request, Response, session as current_session
     from flask.sessions import SessionInterface, SessionMixin
+    from werkzeug.exceptions import InternalServerError
 except ImportError as missing:
     raise MissingExtra("Flask is not installed: pip install 'elasticache-sessions[flask]'") from missing
 
-from .flask_outage import answer_without, keep_from_caches, rewrite, says_what_did_not_happen, unavailable
+from .flask_outage import (
+    answer_without,
+    keep_from_caches,
+    rewrite,
+    says_what_did_not_happen,
+    unavailable,
+    unavailable_or,
+)
 from .flask_session import FlaskSession, logger
 
 # Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
@@ -193,6 +201,9 @@ class ElastiCacheSessions:
         app.extensions["elasticache_sessions"] = self
         if StoreUnavailable not in app.error_handler_spec[None][None]:
             app.register_error_handler(StoreUnavailable, unavailable)
+        # What touches the session after the view (Flask-Login does) fails where only a handler for any error hears of it.
+        if InternalServerError not in app.error_handler_spec[None][500]:
+            app.register_error_handler(InternalServerError, unavailable_or)
 
     def cycle_id(self) -> None:
         """Give this request's session a new id, same content. The old id ends. Do so whenever rights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import InternalServerError
 
 from .exceptions import StoreUnavailable
 from .flask_session import FlaskSession, logger
@@ -60,6 +61,12 @@ def unavailable(error: StoreUnavailable) -> Response:
     return Response(SORRY, 503, headers, mimetype="text/plain")
 
 
+def unavailable_or(error: InternalServerError) -> Response | InternalServerError:
+    """The same where the app has no error handler of its own for InternalServerError."""
+    cause = error.original_exception
+    return unavailable(cause) if isinstance(cause, StoreUnavailable) else error
+
+
 # What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).
 _OF_THE_CONTENT: Final = (
     "Accept-Ranges",
@@ -70,6 +77,8 @@ _OF_THE_CONTENT: Final = (
     "Content-Length",
     "Content-Range",
     "ETag",
+    "HX-Location",
+    "HX-Redirect",
     "Expires",
     "Last-Modified",
     "Location",

@@ -11,6 +11,10 @@ from typing import Final, NamedTuple
 from .exceptions import StoreUnavailable
 
 
+class TimeIsUp(TimeoutError):
+    """The limit was over before anything was waited for, which says nothing of whom it would have been."""
+
+
 class TimeLimit:
     """What is left of TIMEOUT, for one operation, and of CONNECT_TIMEOUT on top of it. All in seconds.
 
@@ -40,10 +44,10 @@ class TimeLimit:
         return max(0.0, self._end - time.monotonic())
 
     def need(self) -> float:
-        """As `left`, for whoever is about to wait. Raises TimeoutError when it is over."""
+        """As `left`, for whoever is about to wait. Raises TimeIsUp when it is over."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise TimeoutError("timed out")
+            raise TimeIsUp("no time was left")
         return left
 
     def renew(self) -> None:
@@ -68,12 +72,14 @@ class TimeLimit:
     @contextmanager
     def half(self) -> Iterator[None]:
         """The block may take half of what is left, as there is another way if it fails."""
-        other_half = self.left() / 2
+        other_half, connecting = self.left() / 2, self._connecting
         self._end -= other_half
+        self._connecting /= 2
         try:
             yield
         finally:
             self._end += other_half
+            self._connecting += connecting / 2
 
 
 class EachWait(TimeLimit):

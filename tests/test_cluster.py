@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from elasticache_sessions import AsyncSessionManager, Session, SessionManager, Settings, StoreUnavailable
 from tests.support import resp, topologies
+from tests.support.load import PATIENT, contents, manager_session
+from tests.support.proxy import Proxy
 from tests.support.resharding import move
 from tests.support.servers import Server
+from tests.support.stores import Store
 from tests.support.topologies import Cluster
 
 TIMEOUT = 0.5
@@ -181,4 +185,42 @@ def test_a_cluster_taken_for_one_endpoint_says_what_to_write(cluster: Cluster) -
 
     with pytest.raises(StoreUnavailable, match="cluster=true"):
         asyncio.run(run())
+    manager.close()
+
+
+def test_a_reply_that_nobody_asked_for_closes_its_connection_on_event_loops(
+    give_store: Callable[[str], Store],
+) -> None:
+    store = give_store("cluster")
+    with Proxy(*store.ports) as proxy:
+        manager = AsyncSessionManager.connect(
+            Settings(url=proxy.url, timeout=PATIENT, connect_timeout=PATIENT)
+        )
+
+        async def main() -> None:
+            sessions = [Session() for _ in range(6)]
+            for number, session in enumerate(sessions):
+                session.fields["number"] = number
+                await manager.save(session)
+            for number, session in enumerate(sessions):
+                proxy.push(b"*2\r\n$3\r\nold\r\n:5\r\n")
+                await asyncio.sleep(0.05)
+                found = await manager.load(session.id)
+                assert found is not None and found.fields == {"number": number}
+
+        asyncio.run(main())
+
+
+def test_a_child_that_was_forked_during_a_renewal_renews_by_itself(
+    give_store: Callable[[str], Store],
+) -> None:
+    manager = SessionManager.connect(
+        Settings(url=give_store("cluster").url, timeout=PATIENT, connect_timeout=PATIENT)
+    )
+    stored = manager_session(manager, user="Ada")
+    client: Any = manager._client
+    client._renewing.acquire()  # the thread that holds it stays with the parent
+    client._pid = 0
+    assert contents(manager, stored.id) == {"user": "Ada"}
+    assert not client._renewing.locked()
     manager.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, Response, redirect, request, send_file, session, stream_with_context
+from flask_login import LoginManager, UserMixin, login_user
 from werkzeug.test import TestResponse
 
 from elasticache_sessions.exceptions import StoreUnavailable
@@ -285,3 +287,32 @@ def test_a_cookie_is_set_as_ever_after_an_outage(permanent: Site, proxy: Proxy) 
     proxy.heal()
     made = attributes(permanent.visit().headers["Set-Cookie"])
     assert made[""] == f"session={cookie}"
+
+
+def _shown(view: Callable[[], object]) -> str:
+    return str(view())
+
+
+@pytest.mark.parametrize("mode", ["error", "anonymous"])
+def test_what_touches_the_session_after_the_view_is_refused_as_well(proxy: Proxy, mode: str) -> None:
+    """Flask-Login does, with each response."""
+
+    class User(UserMixin):  # type: ignore[misc]  # untyped
+        id = "7"
+
+    with Site(proxy.url, ELASTICACHE_SESSIONS_ON_OUTAGE=mode, SECRET_KEY="x") as site:
+        login = LoginManager(site.app)
+        login.user_loader(lambda user_id: User())
+        site.visit(lambda: session.update(name="Ada"))
+        proxy.go_down()
+        views: list[Callable[[], object]] = [
+            lambda: session.get("name"),
+            lambda: "page",
+            lambda: login_user(User(), remember=True),
+        ]
+        for view in views:
+            response = site.visit(partial(_shown, view))
+            served = mode == "anonymous" and view is not views[-1]
+            assert response.status_code == (200 if served else 503)
+            assert served or int(response.headers["Retry-After"]) >= 1
+            assert not response.headers.getlist("Set-Cookie")

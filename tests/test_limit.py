@@ -15,9 +15,11 @@ from elasticache_sessions import Session, StoreUnavailable
 from elasticache_sessions.clients import network
 from elasticache_sessions.limit import EachWait, TimeLimit, Timeouts, running
 from tests.support import topologies
+from tests.support.dialects import Access
 from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, once_back
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
+from tests.support.servers import REDIS_7_0, Server
 from tests.support.stores import Store
 
 TIMEOUT, CONNECT_TIMEOUT = 0.4, 0.4
@@ -195,11 +197,12 @@ class Names:
         self.addresses = ["127.0.0.1"]
         self.go_on = threading.Event()
         self.go_on.set()
+        self.also = ""
         self.asked, self.began, self.takes = 0, threading.Event(), 0.0
         known = socket.getaddrinfo
 
         def getaddrinfo(host: str, port: int, *arguments: int, **options: int) -> list[object]:
-            if not str(host).endswith("cache.test"):
+            if not str(host).endswith("cache.test") and host != self.also:
                 return known(host, port, *arguments, **options)  # type: ignore[return-value]
             self.asked += 1
             self.began.set()
@@ -380,3 +383,48 @@ def _add_one(manager: Manager, session_id: str | None, proxy: Proxy) -> bool:
         manager.apply(session, lambda fields: fields.update(count=fields["count"] + 1))
         return True
     return False
+
+
+@each_kind
+def test_an_address_that_hangs_in_tls_leaves_time_for_the_next(names: Names, kind: str) -> None:
+    with Server(REDIS_7_0, access=Access(tls=True)) as server, socket.socket() as silent:
+        silent.bind(("127.0.0.2", server.port))
+        silent.listen(16)
+        names.addresses, names.also = ["127.0.0.2", "127.0.0.1"], "localhost"
+        url = server.url.replace("127.0.0.1", "localhost")
+        with manager_of(kind, url, timeout=PATIENT, connect_timeout=4.0) as manager:
+            assert contents(manager, manager_session(manager, user="Ada").id) == {"user": "Ada"}
+
+
+@each_kind
+def test_a_new_session_finds_another_node_while_one_swallows_connections(kind: str) -> None:
+    with topologies.nodes(2) as nodes, socket.socket() as full:
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.2", port))
+        url = f"memcached://127.0.0.2:{port}," + ",".join(f"127.0.0.1:{node.port}" for node in nodes.nodes)
+        with manager_of(kind, url, timeout=PATIENT, connect_timeout=1.0) as manager:
+            for number in range(12):
+                session = manager_session(manager, number=number)
+                assert contents(manager, session.id) == {"number": number}
+        for each in waiting:
+            each.close()
+
+
+def test_without_hiredis_it_works_as_well(single_store: Store) -> None:
+    script = """
+        import sys
+        sys.modules["hiredis"] = None
+        from elasticache_sessions import *
+        manager = SessionManager.connect(Settings(url=sys.argv[1], timeout=10, connect_timeout=10))
+        for _ in range(3):
+            session = Session()
+            session.fields["user"] = "Ada"
+            manager.save(session)
+            print(manager.load(session.id).fields["user"])
+    """
+    assert run(script, single_store.url).split() == ["Ada"] * 3

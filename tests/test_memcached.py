@@ -523,3 +523,21 @@ def test_a_connection_is_closed_for_good_by_a_failure(single: Store) -> None:
         with pytest.raises(StoreUnavailable):
             connection.read(b"key")
         assert not connection.is_usable
+
+
+def test_no_thread_to_be_had_is_no_place_less(single: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        client = connect_async(settings, Breakers(settings.timeouts))
+        with monkeypatch.context() as patch:
+            patch.setattr(ThreadPoolExecutor, "submit", none)
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match="no thread"):
+                    await client.perform(Read(b"key"))
+        assert await client.perform(Read(b"key")) is None
+        await client.aclose()
+
+    settings = Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT, max_connections=2)
+    asyncio.run(main())

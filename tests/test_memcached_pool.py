@@ -156,3 +156,27 @@ def test_a_child_closes_its_copies_and_the_parent_goes_on_with_its_own(
         print("well")
     """
     assert run(script, give_store("memcached").url) == "well\n"
+
+
+def test_a_greenlet_that_is_killed_while_it_waits_takes_no_place_with_it() -> None:
+    script = """
+        from gevent import monkey; monkey.patch_all()
+        import gevent
+        from elasticache_sessions.clients.memcached_pool import Pool
+        from elasticache_sessions.limit import TimeLimit
+        class Thing:
+            is_usable = True
+            def close(self): pass
+        pool = Pool(Thing, 4)
+        def work():
+            with TimeLimit(10, 10), pool.connection():
+                gevent.sleep(0.002)
+        for _ in range(40):
+            working = [gevent.spawn(work) for _ in range(20)]
+            gevent.sleep(0.001)
+            gevent.killall(working[::2], block=False)
+            gevent.joinall(working)
+        with TimeLimit(1, 1), pool.connection(), pool.connection(), pool.connection(), pool.connection():
+            print("four")
+    """
+    assert run(script).split() == ["four"]

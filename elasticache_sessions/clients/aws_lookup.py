@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final
@@ -24,7 +26,7 @@ from ..endpoint import Endpoint
 from ..exceptions import ConfigurationError, SessionError, StoreUnavailable
 from ..settings import Settings
 from .aws_caches import KINDS
-from .aws_credentials import NOT_FOUND, region_or_default
+from .aws_credentials import FAILURE_HOLDS, NOT_FOUND, region_or_default
 
 # How long to wait for what AWS says, in CONNECT_TIMEOUTs: up to three questions, the credentials to sign them with, and
 # what was throttled asked again.
@@ -35,6 +37,7 @@ _INSTEAD: Final = "Or write the cache's endpoint into the URL; then nobody is as
 _lock: Final = threading.Lock()
 _known: dict[str, str] = {}
 _under_way: dict[str, Future[str]] = {}
+_slow_until: dict[str, float] = {}
 
 
 def located(settings: Settings) -> Settings:
@@ -44,6 +47,7 @@ def located(settings: Settings) -> Settings:
 
 def _waited_for(settings: Settings) -> str:
     """One thread asks; whoever needs the same answer meanwhile waits for it, too."""
+    on_a_loop = _is_on_a_loop()
     with _lock:
         coming = _under_way.get(settings.url)
         if coming is None:
@@ -55,15 +59,27 @@ def _waited_for(settings: Settings) -> str:
                 raise StoreUnavailable(f"AWS could not be asked: {error}. Try again.", sent=False) from error
             _under_way[settings.url] = coming
     patience = settings.connect_timeout * _PATIENCE
+    if on_a_loop:
+        # It stands still meanwhile: so no longer than for a connection, and after that not at all for a moment.
+        patience = settings.connect_timeout if time.monotonic() > _slow_until.get(settings.url, 0.0) else 0.0
     try:
         return coming.result(patience)
     except TimeoutError:
+        if on_a_loop and patience:
+            _slow_until[settings.url] = time.monotonic() + FAILURE_HOLDS
         raise StoreUnavailable(
-            f"AWS did not say within {_PATIENCE} times CONNECT_TIMEOUT ({patience} s) where the cache "
-            f"{settings.endpoint.host!r} is. It is still being asked. Check that this machine reaches the API of "
-            f"ElastiCache (a NAT gateway, or a VPC endpoint). {_INSTEAD}",
+            f"AWS did not say in time where the cache {settings.endpoint.host!r} is. It is still being asked. "
+            f"Check that this machine reaches the API of ElastiCache (a NAT gateway, or a VPC endpoint). {_INSTEAD}",
             sent=False,
         ) from None
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _look_up(settings: Settings, coming: Future[str]) -> None:

@@ -178,7 +178,15 @@ class AsyncMemcachedClient:
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._most * len(self._places), "elasticache-sessions")
-        job = self._threads.submit(copy_context().run, self._client.ask, node, command)
+        try:
+            job = self._threads.submit(copy_context().run, self._client.ask, node, command)
+        except RuntimeError as error:  # no thread to be had; what was queued is not to be done later
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+            places.release()
+            raise StoreUnavailable(
+                f"no thread to ask Memcached in: {error}. Try again.", sent=False
+            ) from error
         job.add_done_callback(vacate)
         return await asyncio.wrap_future(job)
 

@@ -23,10 +23,10 @@ from pymemcache.exceptions import (
 )
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
-from ..limit import running
+from ..limit import TimeIsUp, running
 from .base import Entry
 from .network import open_socket
-from .tls import advice
+from .tls import advice, is_about
 
 _VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
 # What a reply takes on the wire: of `add` and `replace` by whether it is STORED, of `cas` by STORED, EXISTS, NOT_FOUND.
@@ -147,7 +147,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
             # Asking again after a timeout would take longer than the operation may.
             retry = not isinstance(error, TimeoutError | ssl.SSLCertVerificationError)
             # A connection that broke in the middle says nothing of the node: the next one does.
-            silent = None if retry and sent else True
+            silent = None if (retry and sent) or is_about(error, TimeIsUp) else True
             check = advice(error, tls=self._tls is not None, connecting=not sent)
             return StoreUnavailable(
                 f"{where} did not answer {said}.{check}", retry=retry, sent=sent, silent=silent

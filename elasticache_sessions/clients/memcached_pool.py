@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,8 +42,10 @@ class Pool(Generic[C]):
             StoreUnavailable: none was free, or none could be made.
         """
         held = self._of_this_process()
-        if not held.places.acquire(timeout=running().left()):
-            raise exhausted()
+        try:
+            held.places.get(timeout=running().left())
+        except queue.Empty:
+            raise exhausted() from None
         try:
             connection = held.take() or held.lend(self._make())
             try:
@@ -50,7 +53,7 @@ class Pool(Generic[C]):
             finally:
                 held.give_back(connection)
         finally:
-            held.places.release()
+            held.places.put(None)
 
     def close(self) -> None:
         """Close every connection, those on loan when they come back. More are made when somebody asks."""
@@ -74,7 +77,10 @@ class _Held(Generic[C]):
     """The connections of one process."""
 
     def __init__(self, size: int) -> None:
-        self.places = threading.Semaphore(size)
+        # Not a semaphore: gevent's greenlets lose it places when they are killed while they wait.
+        self.places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(size):
+            self.places.put(None)
         self._lock = threading.Lock()
         self._free: list[C] = []
         self._lent: set[C] = set()

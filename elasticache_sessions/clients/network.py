@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future, TimeoutError as NotDone
 from typing import Any, Final
@@ -193,8 +194,8 @@ def open_socket(host: str, port: int, tls: ssl.SSLContext | None = None) -> Watc
             sock.settimeout(running().need() / (len(addresses) - number))
             sock.connect(address)
             if tls is not None:
-                sock.settimeout(running().need())
-                sock = tls.wrap_socket(sock, server_hostname=host)
+                sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                _shake_hands(sock, running().need() / (len(addresses) - number))
         except OSError as error:
             sock.close()
             failure = error
@@ -204,6 +205,24 @@ def open_socket(host: str, port: int, tls: ssl.SSLContext | None = None) -> Watc
         else:
             return Watched(sock)
     raise failure
+
+
+def _shake_hands(sock: Any, seconds: float) -> None:
+    """Within so many seconds; with gevent, a socket's own time limit begins anew with each byte."""
+    end = time.monotonic() + seconds
+    poller = select.poll()
+    sock.settimeout(0)
+    while True:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            poller.register(sock, select.POLLIN)
+        except ssl.SSLWantWriteError:
+            poller.register(sock, select.POLLOUT)
+        else:
+            return
+        if not poller.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise TimeoutError("the TLS handshake timed out")
 
 
 async def open_stream(

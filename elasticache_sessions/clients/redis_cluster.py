@@ -8,6 +8,7 @@ the map is renewed in the background, by one at a time, while everybody else goe
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -60,6 +61,11 @@ class RedisClusterClient:
         self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
     ) -> None:
         self._connect, self._driver, self._timeouts, self._breakers = connect, driver, timeouts, breakers
+        self._begin()
+
+    def _begin(self) -> None:
+        """As at first, and again in a forked child: the map may have been in renewal, by a thread that stays behind."""
+        self._pid = os.getpid()
         self._cluster: Any = None
         self._renewing = threading.Lock()
         self._turns = _Turns()
@@ -69,6 +75,8 @@ class RedisClusterClient:
             return drive(exchange(command), self._send)
 
     def _send(self, request: Request) -> object:
+        if self._pid != os.getpid():
+            self._begin()
         if self._cluster is None:
             # On being made, the driver asks for the slots. Two threads may do so at once; one answer is kept.
             with (
@@ -232,6 +240,13 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
 
 
+async def _has_something_to_say(connection: Any) -> bool:
+    """Whether a connection that nobody uses has a reply for somebody, or was closed."""
+    # valkey-py has its own name for it.
+    ask = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
+    return bool(await ask())
+
+
 class _NodePool:
     """A node's connections as a pool that waits for a free one; the driver's own refuses."""
 
@@ -253,6 +268,9 @@ class _NodePool:
             raise
         try:
             await connection.connect()
+            if await _has_something_to_say(connection):
+                await connection.disconnect(nowait=True)
+                await connection.connect()
         except BaseException:
             await self.release(connection)
             raise

@@ -28,9 +28,14 @@ class Connection(redis.connection.Connection):
 
     def connect_check_health(self, *arguments: Any, **options: Any) -> None:
         """Within CONNECT_TIMEOUT: name, TCP, TLS, the user's name and password."""
-        if self._sock is None:
+        if self.is_connected:
+            return
+        try:
             with running().connecting():
                 super().connect_check_health(*arguments, **options)
+        except BaseException:  # a greenlet was killed, say, before it had signed in
+            self.disconnect()  # type: ignore[no-untyped-call]  # as above
+            raise
 
     def can_read(self, timeout: float = 0) -> bool:
         """Whether something waits to be read. redis-py takes for that, too, what TLS sends for itself: tickets for later
@@ -38,9 +43,10 @@ class Connection(redis.connection.Connection):
         """
         reader: Any = getattr(self._parser, "_reader", None)
         sock: Any = self._sock
-        if reader is None or not isinstance(sock, Watched):  # without hiredis, or closed
+        if not isinstance(sock, Watched):  # closed
             return super().can_read(timeout)
-        return bool(reader.has_data()) or not sock.is_quiet()
+        held: Any = self._parser._buffer.unread_bytes if reader is None else reader.has_data
+        return bool(held()) or not sock.is_quiet()
 
     def _connect(self) -> Any:
         return open_socket(self.host, int(self.port), self._tls)

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Final
 
 from ..exceptions import MissingExtra, StoreUnavailable
-from ..limit import exhausted
+from ..limit import TimeIsUp, exhausted
 from .redis_wire import Refusal
-from .tls import advice
+from .tls import advice, is_about
 
 _BY_IAM: Final = (
     " With IAM, check that the user signs in by IAM, and is in the cache's user group; that iam_cache, serverless and region "
@@ -105,7 +105,8 @@ class Driver:
         retry = isinstance(error, passing) and not isinstance(error, errors.TimeoutError)
         said = "refused the command" if answered and not retry else "did not answer"
         # A connection that broke in the middle says nothing of the node: the next one does.
-        silent = False if answered else None if sent and retry else True
+        says_nothing = (sent and retry) or is_about(error, TimeIsUp)
+        silent = False if answered else None if says_nothing else True
         check = "" if answered else advice(error, tls=self._tls, connecting=not sent)
         return StoreUnavailable(
             f"the store {said} ({kind}: {error}).{check}",

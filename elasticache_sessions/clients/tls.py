@@ -63,6 +63,11 @@ def advice(error: BaseException, *, tls: bool, connecting: bool) -> str:
     return ""
 
 
+def is_about(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether one of that kind is behind `error`."""
+    return any(isinstance(cause, kind) for cause in _causes(error))
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
