@@ -234,19 +234,34 @@ async def open_stream(
     for number, (*_, address) in enumerate(addresses):
         try:
             async with asyncio.timeout(running().need() / (len(addresses) - number)):
-                reader, writer = await asyncio.open_connection(
-                    address[0],
-                    address[1],
-                    ssl=tls,
-                    server_hostname=host if tls else None,
-                    ssl_shutdown_timeout=_GOODBYE if tls else None,
-                )
+                if tls is None:
+                    reader, writer = await asyncio.open_connection(address[0], address[1])
+                else:
+                    reader, writer = await _open_tls(address, host, tls)
         except OSError as error:
             failure = error
         else:
             _prepare(writer.get_extra_info("socket"))
             return reader, writer
     raise failure
+
+
+async def _open_tls(
+    address: Any, host: str, tls: ssl.SSLContext
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """In two steps: in one, asyncio says TLS's goodbye for whoever is cancelled at the end, and the connection stays until
+    the other side has said its own.
+    """
+    loop = asyncio.get_running_loop()
+    plain, _ = await loop.create_connection(asyncio.Protocol, address[0], address[1])
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport = await loop.start_tls(
+        plain, protocol, tls, server_hostname=host, ssl_shutdown_timeout=_GOODBYE
+    )
+    assert transport is not None, "only where the connection was closed meanwhile, which raises"
+    protocol.connection_made(transport)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _prepare(sock: Any) -> None:
