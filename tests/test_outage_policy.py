@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from elasticache_sessions import StoreUnavailable
+from elasticache_sessions.clients import breaker
+from elasticache_sessions.clients.breaker import FIRST_PAUSE, LONGEST_PAUSE
+from tests.support.demo import wait_until
 from tests.support.instances import Answer, Instance, View, Visit, instances
 from tests.support.load import PATIENT, contents
 from tests.support.proxy import Proxy
@@ -211,6 +214,30 @@ def test_a_store_that_hangs_is_asked_once_in_a_request(
             assert site.commands == ["read", "read"]
         shop.site = patient
         shop.is_as_it_was()
+
+
+@pytest.fixture
+def real_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undoes `never_left_alone`."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", FIRST_PAUSE)
+    monkeypatch.setattr(breaker, "LONGEST_PAUSE", LONGEST_PAUSE)
+
+
+def test_nobody_is_signed_in_or_out_while_the_store_is_left_alone(real_pauses: None, shop: Shop) -> None:
+    shop.proxy.go_down()
+
+    def is_left_alone() -> bool:
+        shop.site.ask(DECISIVE["read and log out"], shop.cookie)
+        try:
+            contents(shop.site.manager, shop.cookie.removesuffix(".p"))
+        except StoreUnavailable as error:
+            return "is left alone" in str(error)
+        return False
+
+    for view in DECISIVE.values():
+        wait_until(is_left_alone, PATIENT, "the store is left alone")
+        shop.refuses(view)
+    shop.is_as_it_was()
 
 
 VISITORS: dict[str, tuple[View, bool]] = {
