@@ -8,20 +8,28 @@ from collections.abc import Iterator
 import pytest
 
 from elasticache_sessions import SessionManager, StoreUnavailable
+from tests.support.dialects import OPEN, Access
 from tests.support.endpoints import Name, demote, name_for, swap
 from tests.support.failover import KINDS, PROMISED, TIMEOUT, Load, core, under_load
 from tests.support.load import PATIENT, Manager, contents, manager_of, manager_session, managers
 from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
 from tests.support.stores import Store
-from tests.support.topologies import Replicated, replicated
+from tests.support.topologies import LEAST_RIGHTS, Replicated, replicated
 
 FLAVOURS = (REDIS_7_0, VALKEY_9_1)
 EACH = [pytest.param(*each, id=f"{each[0].name}-{each[1]}") for each in zip(FLAVOURS, KINDS, strict=True)]
+SECURE = Access(tls=True, user="sessions", rights=LEAST_RIGHTS)
+
+
+@pytest.fixture
+def access() -> Access:
+    """How the servers of `pair` let anybody in."""
+    return OPEN
 
 
 @pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
-def pair(request: pytest.FixtureRequest) -> Iterator[Replicated]:
-    with replicated(flavour=request.param) as pair:
+def pair(request: pytest.FixtureRequest, access: Access) -> Iterator[Replicated]:
+    with replicated(flavour=request.param, access=access) as pair:
         yield pair
 
 
@@ -111,7 +119,15 @@ def test_what_was_stored_at_the_new_primary_is_not_missed_at_the_old_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pair", "kind"), EACH, indirect=["pair"])
+@pytest.mark.parametrize(
+    ("pair", "kind", "access"),
+    [
+        *((*each.values, OPEN) for each in EACH),
+        (REDIS_7_0, "threads", SECURE),
+    ],
+    indirect=["pair"],
+    ids=[*(str(each.id) for each in EACH), "redis-7.0-threads-tls"],
+)
 def test_a_failover_that_was_asked_for_costs_nothing(pair: Replicated, name: Name, kind: str) -> None:
     """As nobody's DNS is: the name always means the primary. What is connected to the old one has to notice."""
     name.follows(pair)

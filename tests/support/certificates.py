@@ -1,4 +1,4 @@
-"""A private CA of this test run and a certificate of 127.0.0.1 and localhost, for the servers and proxies that speak TLS."""
+"""A private CA of this test run, and a certificate of this machine and ENDPOINT, for servers and proxies that speak TLS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Final
 
 import trustme
 
+ENDPOINT: Final = "primary.cache.test"
+"""The host name that `endpoints.Name` goes by."""
 # Programs that the tests start look in, too.
 _FOLDER: Final = "TESTS_CERTIFICATES"
 
@@ -41,7 +43,7 @@ def authority() -> Authority:
 
 def _made() -> str:
     ca = trustme.CA()
-    certificate = ca.issue_cert("127.0.0.1", "localhost")
+    certificate = ca.issue_cert("127.0.0.1", "localhost", ENDPOINT)
     folder = Path(_kept().name)
     ca.cert_pem.write_to_path(folder / "ca.pem")
     certificate.private_key_pem.write_to_path(folder / "key.pem")

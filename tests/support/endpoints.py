@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import ENDPOINT
 from tests.support.demo import wait_until
 from tests.support.load import PATIENT
 from tests.support.servers import Server
@@ -21,10 +22,10 @@ class Name:
     Only the resolver's answer is made up, with the port in it, by which servers on one machine differ.
     """
 
-    host = "primary.cache.test"
-    url = f"redis://{host}:6379"
+    host = ENDPOINT
 
     def __init__(self, server: Server) -> None:
+        self.url = server.dialect.url((6379,)).replace(server.host, self.host)
         self.server: Callable[[], Server] = lambda: server
         self.asked = 0
 
