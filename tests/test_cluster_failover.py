@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from redis.crc import key_slot
 
+from elasticache_sessions.clients.breaker import FAILURES, LONGEST_PAUSE
 from elasticache_sessions.session import handle_of
 from tests.support import topologies
 from tests.support.demo import wait_until
-from tests.support.failover import KINDS, PROMISED, TIMEOUT, Load, Pages, core, under_load
+from tests.support.dialects import OPEN, Access
+from tests.support.failover import KINDS, PROMISED, THREADS, TIMEOUT, Load, Pages, core, under_load
 from tests.support.instances import FRAMEWORKS, instances
 from tests.support.load import PATIENT
 from tests.support.resharding import is_dead, join, leave, migrate, move, served_by
-from tests.support.servers import VALKEY_9_1, Server
-from tests.support.topologies import SLOTS, Cluster
+from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
+from tests.support.topologies import CLUSTER_RIGHTS, SLOTS, Cluster
 
 pytestmark = pytest.mark.slow
 
 NODE_TIMEOUT = 2
 
 
+SECURE = Access(tls=True, user="sessions", rights=CLUSTER_RIGHTS)
+
+
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def access() -> Access:
+    """How the nodes of `cluster` let anybody in."""
+    return OPEN
+
+
+@pytest.fixture
+def cluster(access: Access) -> Iterator[Cluster]:
     """Three primaries, three replicas."""
-    with topologies.cluster(replicas=True, node_timeout=NODE_TIMEOUT) as cluster:
+    flavour = REDIS_7_0 if access.tls else VALKEY_9_1
+    with topologies.cluster(
+        replicas=True, flavour=flavour, access=access, node_timeout=NODE_TIMEOUT
+    ) as cluster:
         yield cluster
 
 
@@ -42,9 +57,14 @@ def fail_over(cluster: Cluster, load: Load) -> float:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_primary_that_is_killed_costs_no_session(cluster: Cluster, kind: str) -> None:
-    with core(kind, cluster.url, timeout=TIMEOUT) as site, under_load(f"kill -9, {kind}", site) as load:
+@pytest.mark.parametrize(
+    ("kind", "access"),
+    [*((kind, OPEN) for kind in KINDS), ("threads", SECURE)],
+    ids=[*KINDS, "threads-tls"],
+)
+def test_a_primary_that_is_killed_costs_no_session(cluster: Cluster, kind: str, access: Access) -> None:
+    scenario = f"kill -9, {kind}{', TLS' * access.tls}"
+    with core(kind, cluster.url, timeout=TIMEOUT) as site, under_load(scenario, site) as load:
         took_over = fail_over(cluster, load)
     print(f"the cluster failed over after {took_over:.2f} s")
     assert load.failures
@@ -140,13 +160,18 @@ def test_a_shard_that_fails_leaves_the_sessions_of_the_others_alone(how: str, ki
         # Who asks a node that hangs waits for as long as TIMEOUT; a few do, and the others no more.
         timeout = TIMEOUT if how == "hung" else PATIENT
         with undisturbed(f"a {how} shard", kind, cluster.url, timeout) as load:
+            before = load.pace(100)
             load.is_given_up = lambda session_id: session_id is None or slot_of(session_id) < SLOTS // 3
+            began = time.monotonic()
             if how == "hung":
                 failing.pause()
             else:
                 failing.kill()
             wait_until(lambda: is_dead(failing, other), PATIENT, "the cluster knows")
-            load.goes_on()
+            # Two of three shards are left, and they are as fast as ever, more or less.
+            assert load.pace(100) > before * 2 / 3 / 3
+            slow = sum(seconds > timeout / 2 for seconds in load.given_up)
+            assert slow <= FAILURES + THREADS + (time.monotonic() - began) / LONGEST_PAUSE
             if how == "hung":
                 failing.resume()
                 wait_until(lambda: nobody_fails(load), PATIENT, "the node serves again")
@@ -156,6 +181,6 @@ def test_a_shard_that_fails_leaves_the_sessions_of_the_others_alone(how: str, ki
 
 def nobody_fails(load: Load) -> bool:
     """Whether all is well for a while, with those as well of whom it is not expected."""
-    before = load.given_up
+    before = len(load.given_up)
     load.goes_on(30)
-    return load.given_up == before
+    return len(load.given_up) == before

@@ -179,8 +179,8 @@ class Load:
     failures: list[float] = field(default_factory=list)
     """When somebody was told that the store failed."""
     reasons: Counter[str] = field(default_factory=Counter)
-    given_up: int = 0
-    """How often somebody was told so of a session that `is_given_up`."""
+    given_up: list[float] = field(default_factory=list)
+    """The seconds that each waited who was told so of a session that `is_given_up`."""
     is_given_up: Callable[[str | None], bool] = lambda session_id: False
     """Whether nothing is expected of a session any more; None: of new ones."""
     errors: list[BaseException] = field(default_factory=list)
@@ -211,6 +211,16 @@ class Load:
             "sessions are served again",
         )
 
+    def pace(self, operations: int) -> float:
+        """How many a second go well, while each thread does that much more."""
+        began, well = time.monotonic(), self._went_well
+        self.goes_on(operations)
+        return (self._went_well - well) / (time.monotonic() - began)
+
+    @property
+    def _went_well(self) -> int:
+        return sum(self._done) - len(self.failures) - len(self.given_up)
+
     @property
     def last_failure(self) -> float:
         """Seconds from the fault to the last time that somebody was told of a failure; 0.0: nobody was."""
@@ -229,7 +239,7 @@ class Load:
                     act()
                 except StoreUnavailable as error:
                     if self.is_given_up(whose):
-                        self.given_up += 1
+                        self.given_up.append(time.monotonic() - began)
                     else:
                         self.failures.append(time.monotonic())
                         self.reasons[str(error)] += 1
@@ -301,7 +311,7 @@ class Load:
         if self.failures and self.failed_at < float("inf"):
             failures += f", the last {self.last_failure:.2f} s after the fault"
         if self.given_up:
-            failures += f", {self.given_up} were to fail"
+            failures += f", {len(self.given_up)} were to fail"
         return (
             f"{sum(self._done)} operations, {failures}, the longest took {self.longest:.2f} s; "
             f"{self.lost} of {len(self.kept)} sessions lost, {len(self.back)} of {len(self.ended)} ended back"
