@@ -11,15 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from redis.crc import key_slot
 
 from elasticache_sessions import AsyncSessionManager, Session, Settings, StoreUnavailable
+from elasticache_sessions.clients import breaker
 from elasticache_sessions.clients.breaker import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker, Breakers
 from elasticache_sessions.limit import TimeLimit, Timeouts
+from elasticache_sessions.session import handle_of
+from tests.support import memcached
 from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, once_back
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
 from tests.support.servers import Server
 from tests.support.stores import Store
+from tests.support.topologies import SLOTS
 
 LONGEST = 1.5
 
@@ -183,7 +188,7 @@ def test_each_node_has_its_own_and_a_child_begins_anew() -> None:
         import os
         from elasticache_sessions import StoreUnavailable
         from elasticache_sessions.clients.breaker import Breakers
-        from elasticache_sessions.limit import TimeLimit, Timeouts
+        from elasticache_sessions.limit import Timeouts
         breakers = Breakers(Timeouts(0.5, 1))
         for _ in range(5):
             try:
@@ -246,15 +251,25 @@ def _one_node_hangs(store: Store, proxy: Proxy, kind: str) -> None:
             if dead in link._servers:
                 link.shut()
         proxy.doors[0].close()
-        answers = {session.id: _outcome(manager, session) for session in sessions for _ in range(3)}
-        alive = [answer for answer in answers.values() if answer == "found"]
-        assert 0 < len(alive) < len(answers)
-        for session in sessions:
-            if answers[session.id] == "found":
-                assert contents(manager, session.id) is not None
+        lost = [session for session in sessions if _is_of_the_first(proxy, session)]
+        assert 0 < len(lost) < len(sessions)
+        for _ in range(3):
+            assert {_outcome(manager, session) for session in lost} == {"unavailable"}
+            for session in sessions:
+                if session not in lost:
+                    assert once_back(lambda: contents(manager, session.id)) == dict(session.fields)
         proxy.accept()
         for session in sessions:
             assert once_back(lambda: contents(manager, session.id)) == dict(session.fields)
+
+
+def _is_of_the_first(proxy: Proxy, session: Session) -> bool:
+    """Whether a session belongs to the node behind the first door."""
+    assert session.id is not None
+    key = f"sess:{handle_of(session.id)}".encode()
+    if proxy.dialect.routed:
+        return memcached.owner(proxy.ports, key) == proxy.port
+    return key_slot(key) < SLOTS // len(proxy.doors)
 
 
 def _outcome(manager: object, session: Session) -> str:
@@ -320,7 +335,10 @@ def test_once_one_question_is_answered_all_are(own_server: Server, kind: str) ->
             assert contents(manager, stored.id) == {"user": "Ada"}
 
 
-def test_managers_for_event_loops_share_what_they_know_of_a_node(single_proxy: Proxy) -> None:
+def test_managers_for_event_loops_share_what_they_know_of_a_node(
+    single_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 60.0)
     manager = AsyncSessionManager.connect(Settings(url=single_proxy.url, timeout=0.2, connect_timeout=0.2))
     single_proxy.hold_replies()
 
