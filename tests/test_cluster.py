@@ -19,7 +19,7 @@ from tests.support.servers import Server
 from tests.support.stores import Store
 from tests.support.topologies import Cluster
 
-TIMEOUT = 0.5
+TIMEOUT = 2.0
 
 
 @pytest.fixture(scope="module")
