@@ -61,12 +61,12 @@ class RedisClusterClient:
         self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
     ) -> None:
         self._connect, self._driver, self._timeouts, self._breakers = connect, driver, timeouts, breakers
+        self._cluster: Any = None
         self._begin()
 
     def _begin(self) -> None:
-        """As at first, and again in a forked child: the map may have been in renewal, by a thread that stays behind."""
+        """At first, and in a forked child."""
         self._pid = os.getpid()
-        self._cluster: Any = None
         self._renewing = threading.Lock()
         self._turns = _Turns()
 
@@ -76,6 +76,10 @@ class RedisClusterClient:
 
     def _send(self, request: Request) -> object:
         if self._pid != os.getpid():
+            if (
+                self._renewing.locked()
+            ):  # by a thread that stayed with the parent; so may the driver's own lock be
+                self._cluster = None
             self._begin()
         if self._cluster is None:
             # On being made, the driver asks for the slots. Two threads may do so at once; one answer is kept.
