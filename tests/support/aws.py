@@ -82,8 +82,9 @@ class Process:
     def __init__(self, patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         isolate(patch, tmp_path, AWS_REGION=REGION)
         self.said = tmp_path / "said"
+        # One that hangs, and that nobody waits for any more, ends by itself.
         (tmp_path / "config").write_text(
-            f"[default]\ncredential_process = cat {shlex.quote(str(self.said))}\n"
+            f"[default]\ncredential_process = timeout 60 cat {shlex.quote(str(self.said))}\n"
         )
 
     def says(self, key: str, lives: timedelta) -> None:
