@@ -83,18 +83,18 @@ async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool
         await pool.release(connection)
 
 
-class RedisClient:
-    """One endpoint, for threads and greenlets."""
+class _OneEndpoint:
+    """What a client for it has, for threads and for event loops."""
 
     blind_touch = False
 
     def __init__(self, client: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
-        self._pool, self._driver, self._timeouts, self._breakers = (
-            client.connection_pool,
-            driver,
-            timeouts,
-            breakers,
-        )
+        self._pool, self._driver = client.connection_pool, driver
+        self._timeouts, self._breakers = timeouts, breakers
+
+
+class RedisClient(_OneEndpoint):
+    """One endpoint, for threads and greenlets."""
 
     def perform(self, command: Command) -> Reply:
         with self._timeouts.limited():
@@ -111,18 +111,8 @@ class RedisClient:
         self._pool.disconnect()
 
 
-class AsyncRedisClient:
+class AsyncRedisClient(_OneEndpoint):
     """One endpoint, for the tasks of one event loop."""
-
-    blind_touch = False
-
-    def __init__(self, client: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
-        self._pool, self._driver, self._timeouts, self._breakers = (
-            client.connection_pool,
-            driver,
-            timeouts,
-            breakers,
-        )
 
     async def perform(self, command: Command) -> Reply:
         with self._timeouts.limited():

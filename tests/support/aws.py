@@ -57,7 +57,7 @@ def stop_clock(patch: pytest.MonkeyPatch, moment: datetime) -> None:
 
     class Stopped(datetime):
         @classmethod
-        def utcnow(cls) -> datetime:  # type: ignore[override]
+        def utcnow(cls) -> datetime:  # type: ignore[override]  # Self, which a stopped clock need not return
             return moment.replace(tzinfo=None)
 
     if hasattr(botocore.auth, "get_current_datetime"):
