@@ -76,9 +76,8 @@ class RedisClusterClient:
 
     def _send(self, request: Request) -> object:
         if self._pid != os.getpid():
-            if (
-                self._renewing.locked()
-            ):  # by a thread that stayed with the parent; so may the driver's own lock be
+            # By a thread that stayed with the parent; so may the driver's own lock be.
+            if self._renewing.locked():
                 self._cluster = None
             self._begin()
         if self._cluster is None:
@@ -132,9 +131,8 @@ class RedisClusterClient:
         try:
             with EachWait(*self._timeouts), self._driver.translated():
                 manager, others = self._cluster.nodes_manager, {}
-                if (
-                    self._driver.root == "redis"
-                ):  # valkey-py asks those alone that it was given, or knows by itself
+                # valkey-py asks those alone that it was given, or knows by itself.
+                if self._driver.root == "redis":
                     others["additional_startup_nodes_info"] = [
                         (node.host, node.port) for node in list(manager.nodes_cache.values())
                     ]

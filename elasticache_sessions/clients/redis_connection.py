@@ -52,14 +52,8 @@ class Connection(redis.connection.Connection):
         return open_socket(self.host, int(self.port), self._tls)
 
 
-class Pool(redis.connection.BlockingConnectionPool):
-    """Who finds no connection free waits for one as long as the operation may."""
-
-    tls: ssl.SSLContext | None = None
-
-    def __init__(self, **options: Any) -> None:
-        options.pop("connection_class", None)
-        super().__init__(connection_class=Connection, tls=self.tls, **options)  # type: ignore[no-untyped-call]  # as above
+class _Patient:
+    """A pool where whoever finds no connection free waits for one as long as the operation may."""
 
     @property
     def timeout(self) -> float:
@@ -68,6 +62,16 @@ class Pool(redis.connection.BlockingConnectionPool):
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         """What the driver thinks right; it is not asked."""
+
+
+class Pool(_Patient, redis.connection.BlockingConnectionPool):
+    """For threads and greenlets."""
+
+    tls: ssl.SSLContext | None = None
+
+    def __init__(self, **options: Any) -> None:
+        options.pop("connection_class", None)
+        super().__init__(connection_class=Connection, tls=self.tls, **options)  # type: ignore[no-untyped-call]  # as above
 
 
 class AsyncConnection(redis.asyncio.connection.Connection):
@@ -104,16 +108,8 @@ class AsyncConnection(redis.asyncio.connection.Connection):
         self._reader, self._writer = await open_stream(self.host, self.port, self._tls)
 
 
-class AsyncPool(redis.asyncio.connection.BlockingConnectionPool):
-    """As `Pool`."""
-
-    @property
-    def timeout(self) -> float:
-        return running().left()
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        """What the driver thinks right; it is not asked."""
+class AsyncPool(_Patient, redis.asyncio.connection.BlockingConnectionPool):  # type: ignore[misc]  # there it is an attribute
+    """For the tasks of one event loop."""
 
 
 class _NoCommands:
