@@ -35,13 +35,21 @@ class SlowName(TimeoutError):
     """The addresses of a name did not come in time."""
 
 
-def _forget_lookups() -> None:
-    _lookups_lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library's own modules do
+# Held while OpenSSL works on a handshake: it takes locks of its own then, and in a child that is forked meanwhile these
+# would be held for ever.
+_handshakes: Final = threading.RLock()
+
+
+def _begin_in_child() -> None:
+    for lock in (_lookups_lock, _handshakes):
+        lock._at_fork_reinit()  # type: ignore[union-attr]  # as the standard library's own modules do
     for each in (_lookups, _turns, _threads):
-        each.clear()
+        each.clear()  # the threads stay with the parent
 
 
-os.register_at_fork(after_in_child=_forget_lookups)  # the threads stay with the parent
+os.register_at_fork(
+    before=_handshakes.acquire, after_in_parent=_handshakes.release, after_in_child=_begin_in_child
+)
 
 
 def _look_up(host: str, port: int) -> Future[list[Any]]:
@@ -194,7 +202,8 @@ def open_socket(host: str, port: int, tls: ssl.SSLContext | None = None) -> Watc
             sock.settimeout(running().need() / (len(addresses) - number))
             sock.connect(address)
             if tls is not None:
-                sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                with _handshakes:
+                    sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
                 _shake_hands(sock, running().need() / (len(addresses) - number))
         except OSError as error:
             sock.close()
@@ -214,7 +223,8 @@ def _shake_hands(sock: Any, seconds: float) -> None:
     sock.settimeout(0)
     while True:
         try:
-            sock.do_handshake()
+            with _handshakes:
+                sock.do_handshake()
         except ssl.SSLWantReadError:
             poller.register(sock, select.POLLIN)
         except ssl.SSLWantWriteError:
