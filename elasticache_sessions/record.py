@@ -5,8 +5,8 @@ value. The header can be read without opening the fields, by the Lua scripts in 
 
     offset  bytes  what
          0      1  format
-         1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions
-         2      1  flags, 0: room for compression
+         1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 what has left this node
+         2      1  flags: 1 alone, 2 leaving (`Header`); the others 0: room for compression
          3      1  key number, 0: not encrypted; room for encryption
          4      4  generation, one higher with every write
          8      4  idle TTL in seconds, 0: the store-wide one
@@ -47,6 +47,9 @@ _CRC: Final = struct.Struct(">I")
 _BODY: Final = HEADER_BYTES + _CRC.size
 _MAX_UINT32: Final = 2**32 - 1
 _NO_REVISION: Final = bytes(REVISION_BYTES)
+_FLAGS_AT: Final = 2
+_ALONE: Final = 1
+_LEAVING: Final = 2
 NO_OWNER: Final = bytes(OWNER_BYTES)
 
 
@@ -56,6 +59,8 @@ class Kind(IntEnum):
     LIVE = 1
     TOMBSTONE = 2
     INDEX = 3
+    LEFT = 4
+    """What a record leaves where it was: somebody who still looks for it here has old news of the nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,12 @@ class Header:
     """Where the store's TTL cannot say when `idle_ttl` ends: when it does. Slides, unlike `expires_at`."""
     owner: bytes = NO_OWNER
     key_number: int = 0
+    alone: bool = False
+    """Of a session that lives on two nodes: written while one of them was down, or while they held different things, so
+    that it may be acknowledged though only one has it.
+    """
+    leaving: bool = False
+    """On its way to another node: nobody writes to it here any more."""
 
     @property
     def revision(self) -> bytes:
@@ -101,7 +112,7 @@ def pack(record: Record) -> bytes:
     header = _HEADER.pack(
         FORMAT,
         head.kind,
-        0,
+        _ALONE * head.alone | _LEAVING * head.leaving,
         head.key_number,
         min(head.generation, _MAX_UINT32),
         min(head.idle_ttl, _MAX_UINT32),
@@ -112,8 +123,30 @@ def pack(record: Record) -> bytes:
         *revisions,
         head.owner,
     )
-    body = ormsgpack.packb(dict(record.fields))
+    return _summed(header, ormsgpack.packb(dict(record.fields)))
+
+
+def _summed(header: bytes, body: bytes) -> bytes:
     return header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def restamped(data: bytes, *, alone: bool | None = None, leaving: bool | None = None) -> bytes:
+    """The record in `data`, with those flags. Its fields are not looked at."""
+    header = bytearray(data[:HEADER_BYTES])
+    for flag, wanted in ((_ALONE, alone), (_LEAVING, leaving)):
+        if wanted is not None:
+            header[_FLAGS_AT] = header[_FLAGS_AT] & ~flag | flag * wanted
+    return data if header == data[:HEADER_BYTES] else _summed(bytes(header), data[_BODY:])
+
+
+def is_plainly_live(data: bytes) -> bool:
+    """Whether it is a live record, without a look at anything but that: alone or not, and not leaving."""
+    return len(data) > HEADER_BYTES and data[1] == Kind.LIVE and not data[_FLAGS_AT] & _LEAVING
+
+
+def is_alone(data: bytes) -> bool:
+    """Whether the record in `data` says so (`Header.alone`)."""
+    return bool(data[_FLAGS_AT] & _ALONE)
 
 
 def unpack(data: bytes) -> Record:
@@ -138,7 +171,7 @@ def unpack(data: bytes) -> Record:
         *revisions,
         owner,
     ) = _HEADER.unpack_from(data)
-    if form != FORMAT or flags or key_number:
+    if form != FORMAT or flags & ~(_ALONE | _LEAVING) or key_number:
         raise DecodeError(f"format {form}, flags {flags}, key {key_number} are not known to this version")
     body = memoryview(data)[_BODY:]
     if _CRC.unpack_from(data, HEADER_BYTES)[0] != zlib.crc32(body, zlib.crc32(data[:HEADER_BYTES])):
@@ -156,6 +189,8 @@ def unpack(data: bytes) -> Record:
             idle_end,
             owner,
             key_number,
+            bool(flags & _ALONE),
+            bool(flags & _LEAVING),
         )
     except ValueError as error:
         raise DecodeError(f"not a record: {error}") from error

@@ -28,8 +28,9 @@ from elasticache_sessions import (
 )
 from elasticache_sessions.clients.base import ABSENT, Conflict, Entry, Read, Replace, Stored, Write
 from elasticache_sessions.clients.breaker import Breakers
-from elasticache_sessions.clients.memcached import MemcachedClient, connect, connect_async, ranked
+from elasticache_sessions.clients.memcached import MemcachedClient, connect, connect_async
 from elasticache_sessions.clients.memcached_connection import Connection, expiry
+from elasticache_sessions.clients.memcached_nodes import ranked
 from elasticache_sessions.limit import TimeLimit
 from tests.support import memcached, servers, topologies
 from tests.support.dialects import MEMCACHED

@@ -7,7 +7,6 @@ never move: read from another node, a session that was ended meanwhile would com
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,24 +20,12 @@ from ..limit import Timeouts, exhausted, running
 from ..settings import Settings
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .breaker import Breakers
+from .memcached_nodes import ranked
 from .memcached_pool import Pool
 from .tls import context
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection
-
-
-def ranked(nodes: Sequence[str], key: bytes) -> list[str]:
-    """`nodes` by their claim to `key`, the owner first: rendezvous hashing.
-
-    Depends on nothing but the names and the key, so every process ranks alike. A node that is added takes its share
-    of the keys from each of the others, and one that is taken away leaves its share to them; no other key moves.
-    """
-
-    def claim(node: str) -> tuple[bytes, str]:
-        return hashlib.blake2b(node.encode() + b" " + key, digest_size=8).digest(), node
-
-    return sorted(nodes, key=claim, reverse=True)
 
 
 def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedClient:

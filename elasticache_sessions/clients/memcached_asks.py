@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .base import Command, Reply
 
@@ -33,11 +33,25 @@ class Down(Enum):
     DOWN = "down"
 
 
-DOWN = Down.DOWN
+class Renew(Enum):
+    """Ask discovery now, and wait for what it says, as the view of the nodes seems to be old. Reply: `Nodes`."""
+
+    RENEW = "renew"
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something to count: "repaired", "moved". No reply."""
+
+    name: str
+
+
+DOWN: Final = Down.DOWN
+RENEW: Final = Renew.RENEW
 Answer = Reply | int | Down
 
 T = TypeVar("T")
-Flight = Generator[Sequence[Ask], Sequence[Any], T]
+Flight = Generator[Sequence[Ask] | Renew | Noticed, Any, T]
 """A protocol: yields what is to be asked in one flight, all of it under way at once, and receives the answers in the same
 order. Where nobody answered, or a node failed and is not yet known to be down, StoreUnavailable is thrown in.
 """

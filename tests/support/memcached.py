@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from elasticache_sessions.clients.memcached import ranked
+from elasticache_sessions.clients.memcached_nodes import ranked
 from tests.support import resp
 from tests.support.resp import Argument, Incomplete, ReplyError
 

@@ -1,0 +1,243 @@
+"""A session on its nodes: what is read from all of them, what is written to all of them, and how they come to hold the same.
+
+Generators that decide and do no I/O (`memcached_asks.Flight`). For any number of owners, one among them. What holds for
+every interleaving, as long as no acknowledged write is on one node alone that is lost:
+- a write is acknowledged when all owners that are up hold it, or something that was made of it;
+- what is read is not older than what was acknowledged before;
+- a copy is only ever replaced by one that counts more (`memcached_views.best`), by compare-and-set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..exceptions import DecodeError, StoreUnavailable
+from ..record import REVISION, Header, Kind, is_alone, is_plainly_live, restamped, unpack
+from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
+from .memcached_asks import DOWN, RENEW, Ask, Flight, Left, Noticed
+from .memcached_handover import bring
+from .memcached_nodes import Nodes
+from .memcached_views import OUTDATED, Copy, Token, best, value_of
+
+# How often somebody else may have been faster. Each time, a writer somewhere got on.
+_TRIES: Final = 8
+
+
+@dataclass(slots=True)
+class View:
+    """The nodes as one operation sees them."""
+
+    nodes: Nodes
+    copies: int
+    renewed: bool = False
+
+    def owners(self, key: bytes) -> tuple[str, ...]:
+        return self.nodes.owners(key, self.copies)
+
+    def before(self, key: bytes) -> tuple[str, ...]:
+        return self.nodes.before(key, self.copies)
+
+    def renew(self) -> Flight[None]:
+        self.nodes = yield RENEW
+        self.renewed = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the owners hold now; `agrees`: all that are up hold it."""
+
+    entry: Entry | None
+    agrees: bool
+    down: bool
+
+
+def perform(command: Command, view: View) -> Flight[Reply]:
+    """Carry out `command`; the reply is what any client's is."""
+    if isinstance(command, Read):
+        return (yield from read(command, view))
+    if isinstance(command, Write):
+        return (yield from write(command, view))
+    return (yield from replace(command, view))
+
+
+def read(command: Read, view: View) -> Flight[Entry | None]:
+    """One flight, where the owners hold the same. What they do not, is mended first."""
+    return (yield from _look(command, view)).entry
+
+
+def _look(command: Read, view: View) -> Flight[_Found]:
+    key = command.key
+    found: _Found | None = None
+    for _ in range(_TRIES):
+        owners = view.owners(key)
+        answers = yield [Ask(node, command) for node in owners]
+        if (same := _the_same(owners, answers)) is not None:
+            return same
+        copies = [Copy.of(*each) for each in zip(owners, answers, strict=True)]
+        if any(copy.is_moving for copy in copies) and not view.renewed:
+            yield from view.renew()
+            continue
+        winner, merged = best(copies)
+        down = any(copy.down for copy in copies)
+        if winner is None:
+            if (yield from bring(key, copies, view.before(key))):
+                continue
+            if down:
+                raise StoreUnavailable(
+                    "one of the two Memcached nodes of a session does not answer, and the other does not have it. See whether "
+                    "the node is up.",
+                )
+            return _Found(None, agrees=True, down=False)
+        value = value_of(winner, merged)
+        bad = [copy for copy in copies if not copy.down and _is_worse(copy, winner, value, command)]
+        entry = winner.entry
+        if not bad and entry is not None:
+            parts = {copy.node: copy.token for copy in copies}
+            return _Found(Entry(value, Token(agreed=False, parts=parts).packed()), agrees=True, down=down)
+        found = _Found(Entry(value, OUTDATED), agrees=True, down=down)
+        if (yield from _repair(key, winner, value, bad, command)):
+            return found
+        found = None if merged is not None else _Found(found.entry, agrees=False, down=down)
+    if found is None:
+        raise StoreUnavailable(f"a session changed {_TRIES} times while it was read. Try again.", retry=True)
+    return found
+
+
+def _the_same(owners: Sequence[str], answers: Sequence[object]) -> _Found | None:
+    """What is nearly always the case: all owners hold the same, and it stays there."""
+    first = answers[0]
+    if not isinstance(first, Entry) or not is_plainly_live(first.value):
+        return None
+    parts: dict[str, bytes | None] = {}
+    for node, answer in zip(owners, answers, strict=True):
+        if not isinstance(answer, Entry) or answer.value != first.value:
+            return None
+        parts[node] = answer.token
+    token = Token(agreed=True, parts=parts).packed()
+    return _Found(Entry(first.value, token), agrees=True, down=False)
+
+
+def _is_worse(copy: Copy, winner: Copy, value: bytes, command: Read) -> bool:
+    """Whether a node's copy is to be replaced by `value`."""
+    if copy.entry is None:
+        return winner.header is not None
+    if winner.header is None or (copy.header is None and copy.counts):
+        return False  # nobody reads it, so nobody may judge it
+    return copy.entry.value != value or _is_cut_short(winner.header, command)
+
+
+def _is_cut_short(header: Header, command: Read) -> bool:
+    """Whether a blind touch let a tombstone go before the record could have gone, which another node may still hold."""
+    return (
+        header.kind is Kind.TOMBSTONE
+        and command.touch is not None
+        and header.expires_at - command.now > command.touch
+    )
+
+
+def _repair(key: bytes, winner: Copy, value: bytes, bad: Sequence[Copy], command: Read) -> Flight[bool]:
+    """Give `value` to the nodes that hold something worse, if they still do; whether all of them took it."""
+    header = winner.header
+    if header is not None and winner.is_tombstone and command.touch is not None:
+        ttl = max(1, header.expires_at - command.now)
+    elif command.touch is not None:
+        ttl = max(1, command.touch)  # the touch has just given it that
+    else:
+        (left,) = yield [Ask(winner.node, Left(key))]
+        if left is None:
+            return False
+        ttl = _ttl(left)
+    answers = yield [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in bad]
+    took = all(isinstance(answer, Stored) for answer in answers)
+    if took:
+        yield Noticed("repaired")
+    return took
+
+
+def _ttl(left: int) -> int:
+    """What Memcached said of a TTL, as one to write with. Nothing of ours lives for ever."""
+    return max(1, left) if left >= 0 else 1
+
+
+def write(command: Write, view: View) -> Flight[Stored | Conflict]:
+    """One flight, where nobody else writes."""
+    key, owners = command.key, view.owners(command.key)
+    creates = command.token == ABSENT
+    token = (
+        Token(agreed=True, parts=dict.fromkeys(owners, ABSENT)) if creates else Token.unpacked(command.token)
+    )
+    if token is None or token.parts.keys() != set(owners):
+        # Read before the last repair, or when the key had other owners.
+        return Conflict((yield from read(Read(key), view)))
+    value = command.value if token.agreed else restamped(command.value, alone=True)
+    parts = ((node, token.parts[node]) for node in owners)
+    answers = yield [
+        # A node that was down is asked whether it is back.
+        Ask(node, Read(key) if part is None else Write(key, value, command.ttl, part))
+        for node, part in parts
+    ]
+    stored = [isinstance(answer, Stored) for answer in answers]
+    down = [answer is DOWN for answer in answers]
+    if all(stored):
+        return Stored(None)
+    # What is new has nothing that could contradict it, and what is marked says that it is alone.
+    settled = creates or not token.agreed
+    if settled and any(stored) and all(one or other for one, other in zip(stored, down, strict=True)):
+        return Stored(None)
+    perhaps = any(stored) or any(isinstance(answer, Conflict) and answer.resent for answer in answers)
+    return (yield from _acknowledged(command, view, perhaps=perhaps))
+
+
+def _acknowledged(command: Write, view: View, *, perhaps: bool) -> Flight[Stored | Conflict]:
+    """Whether a write that found others in its way came to hold after all, on every node that is up.
+
+    `perhaps`: whether a node took it.
+    """
+    key, revision = command.key, command.value[REVISION]
+    for _ in range(_TRIES):
+        found = yield from _look(Read(key), view)
+        if found.entry is None or not _includes(found.entry.value, revision):
+            return Conflict(found.entry, resent=perhaps)
+        if not found.agrees:
+            continue
+        if not found.down or is_alone(found.entry.value):
+            return Stored(None)
+        yield from _mark_alone(key, found.entry, view)
+    raise StoreUnavailable(f"a session changed {_TRIES} times while it was written. Try again.", retry=True)
+
+
+def _includes(value: bytes, revision: bytes) -> bool:
+    """Whether what is there was made of the write called `revision`. Under somebody else's tombstone nothing is."""
+    try:
+        header = unpack(value).header
+    except DecodeError:
+        return value[REVISION] == revision
+    return revision == header.revision or (header.kind is not Kind.TOMBSTONE and revision in header.revisions)
+
+
+def _mark_alone(key: bytes, entry: Entry, view: View) -> Flight[None]:
+    """A node went down while this was written: say that the other has it alone."""
+    token = Token.unpacked(entry.token)
+    if token is None:
+        return  # repaired a moment ago: to be read again
+    up = {node: part for node, part in token.parts.items() if part is not None}
+    (left, *_) = yield [Ask(node, Left(key)) for node in up]
+    if left is None or left is DOWN:
+        return
+    value = restamped(entry.value, alone=True)
+    yield [Ask(node, Write(key, value, _ttl(left), part)) for node, part in up.items()]
+
+
+def replace(command: Replace, view: View) -> Flight[bool]:
+    """Not unconditional, as a node may be giving the key away: whatever is there is read, and replaced as it is."""
+    key = command.key
+    for _ in range(_TRIES):
+        found = yield from _look(Read(key), view)
+        if found.entry is None:
+            return False
+        reply = yield from write(Write(key, command.value, command.ttl, found.entry.token), view)
+        if isinstance(reply, Stored):
+            return True
+    raise StoreUnavailable(f"a session changed {_TRIES} times while it was replaced. Try again.", retry=True)
