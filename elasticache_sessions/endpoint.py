@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address
 from typing import Final, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from . import endpoint_memcached as memcached
+from .endpoint_options import NAME, QUOTE, boolean, ca_file, is_host, refuse_unknown
 from .exceptions import ConfigurationError
-
-NAME: Final = "ELASTICACHE_SESSIONS_"
-"""What the name of every setting begins with, in `app.config`, in Django's settings and in the
-environment.
-"""
 
 # The store that a URL's scheme means, and whether it speaks TLS.
 _SCHEMES: Final = {
@@ -24,22 +19,16 @@ _SCHEMES: Final = {
     "valkey": ("redis", False),
     "valkeys": ("redis", True),
     "memcached": ("memcached", False),
+    "memcached+discovery": ("memcached", False),
     "elasticache": ("elasticache", True),
     "memory": ("memory", False),
 }
-# Part of a password may end up anywhere in a URL that is taken apart wrongly, so an error repeats nothing of it.
-_QUOTE: Final = "A password that holds / ? # @ or : is written as urllib.parse.quote(password, safe='')."
 EXAMPLE: Final = "'rediss://my-cache.abc123.use1.cache.amazonaws.com:6379', or 'memory://' to try things out"
-_NODES: Final = "'memcached://10.0.1.5:11211,10.0.1.6:11211', or a single 'memcached://host:port'"
 _LOOKED_UP: Final = "'elasticache://my-cache?region=us-east-1'"
 # As ElastiCache has them, in lower case: the names of caches, the ids of users, and regions.
 _CACHE: Final = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _USER: Final = re.compile(r"(default\.)?[a-z][a-z0-9-]{0,39}")
 _REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z0-9]+){2,4}")
-# The endpoint that tells Memcached's nodes; it is none itself.
-_CONFIGURATION: Final = re.compile(r"\.cfg\..*cache\.amazonaws\.com")
-# [an IPv6 address] or a name, and perhaps a port.
-_NODE: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:\s#]+))(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +60,29 @@ class Endpoint:
     iam: Iam | None = None
     region: str | None = None
     """Of AWS; None: what the environment or AWS's configuration says, where it is needed."""
+    copies: int = 1
+    """On how many of Memcached's nodes a session lives."""
+    discovery: bool = False
+    """Whether `host` and `port` are those of a configuration endpoint, which tells Memcached's nodes."""
+    discovery_interval: float = memcached.INTERVAL
+    """Seconds from one look at it to the next."""
+    handover: int | None = None
+    """For how many seconds the nodes that Memcached had before are asked for what is missing. None: until the longest
+    session that can be there has ended."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Raises ConfigurationError, which says what to write instead and never repeats a password."""
         scheme, _, rest = url.partition("://")
-        if scheme.lower() == "memcached":
+        if scheme.lower() in memcached.OPTIONS:
             # Several hosts are no URL to the standard library.
             places, _, query = rest.partition("?")
-            options = dict(parse_qsl(query, keep_blank_values=True))
-            _refuse_unknown(options, ("tls", "ca_file"))
-            tls = _boolean("URL option 'tls'", options.get("tls", "false"))
-            return cls("memcached", nodes=_nodes(places), tls=tls, ca_file=_ca_file(options, tls))
+            return cls._memcached(scheme.lower(), places, dict(parse_qsl(query, keep_blank_values=True)))
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise ConfigurationError(f"{NAME}URL is not a URL. Write {EXAMPLE}. {_QUOTE}") from None
+            raise ConfigurationError(f"{NAME}URL is not a URL. Write {EXAMPLE}. {QUOTE}") from None
         if parts.scheme not in _SCHEMES:
             known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
             raise ConfigurationError(
@@ -97,18 +92,29 @@ class Endpoint:
         store, tls = _SCHEMES[parts.scheme]
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if store == "memory":
-            _refuse_unknown(options, ())
+            refuse_unknown(options, ())
             return cls(store, host=parts.netloc + parts.path)
         if store == "elasticache":
-            _refuse_unknown(options, ("region", "iam_user"))
+            # Those of Memcached are refused by `aws_caches` where the cache turns out to be none.
+            refuse_unknown(options, ("region", "iam_user", *memcached.CARE))
             name, region = _cache_name(parts, port), _region(options)
             iam = _iam(parts, {**options, "iam_cache": name}) if "iam_user" in options else None
             user, password = _decoded(parts.username), _decoded(parts.password)
-            return cls(store, name, username=user, password=password, iam=iam, region=region)
-        _refuse_unknown(options, ("cluster", "ca_file", *_IAM))
-        if not parts.hostname or not _is_host(parts.hostname):
+            return cls(
+                store,
+                name,
+                username=user,
+                password=password,
+                iam=iam,
+                region=region,
+                copies=memcached.copies(options),
+                discovery_interval=memcached.interval(options),
+                handover=memcached.handover(options),
+            )
+        refuse_unknown(options, ("cluster", "ca_file", *_IAM))
+        if not parts.hostname or not is_host(parts.hostname):
             raise ConfigurationError(f"{NAME}URL names no host. Write {EXAMPLE}.")
-        cluster = _boolean("URL option 'cluster'", options.get("cluster", "false"))
+        cluster = boolean("URL option 'cluster'", options.get("cluster", "false"))
         return cls(
             store,
             parts.hostname,
@@ -117,61 +123,35 @@ class Endpoint:
             _decoded(parts.password),
             _database(parts, cluster),
             tls,
-            _ca_file(options, tls),
+            ca_file(options, tls),
             cluster,
             iam=_iam(parts, options),
             region=_region(options),
         )
 
-
-def _ca_file(options: Mapping[str, str], tls: bool) -> str | None:
-    path = options.get("ca_file")
-    if path == "":
-        raise ConfigurationError(
-            f"{NAME}URL has an empty ca_file. Write ca_file=/path/to/ca.pem, or nothing."
+    @classmethod
+    def _memcached(cls, scheme: str, places: str, options: Mapping[str, str]) -> Self:
+        refuse_unknown(options, memcached.OPTIONS[scheme])
+        discovery = scheme == memcached.DISCOVERY
+        host, port = "", 6379
+        nodes: tuple[tuple[str, int], ...] = ()
+        if discovery:
+            host, port = memcached.configuration_endpoint(places)
+        else:
+            nodes = memcached.nodes(places)
+        tls = boolean("URL option 'tls'", options.get("tls", "false"))
+        return cls(
+            "memcached",
+            host,
+            port,
+            tls=tls,
+            ca_file=ca_file(options, tls),
+            nodes=nodes,
+            copies=memcached.copies(options, None if discovery else len(nodes)),
+            discovery=discovery,
+            discovery_interval=memcached.interval(options),
+            handover=memcached.handover(options),
         )
-    if path is not None and not tls:
-        raise ConfigurationError(
-            f"{NAME}URL names a ca_file, but asks for no TLS. Write rediss:// or valkeys://, or tls=true behind memcached://."
-        )
-    return path
-
-
-def _nodes(places: str) -> tuple[tuple[str, int], ...]:
-    """Those of `a:11211,b:11211`."""
-    if "@" in places:
-        raise ConfigurationError(
-            f"{NAME}URL holds a user or password, and Memcached takes none. Write {_NODES}, without them."
-        )
-    nodes: list[tuple[str, int]] = []
-    for place in places.removesuffix("/").split(","):
-        node = _node(place)
-        if node is None:
-            raise ConfigurationError(
-                f"{NAME}URL names a Memcached node as {place!r}, which is no host and port. Write {_NODES}."
-            )
-        if _CONFIGURATION.search(node[0]):
-            raise ConfigurationError(
-                f"{NAME}URL names the configuration endpoint {place!r}, behind which is another node each time. Name the nodes "
-                "themselves, or write elasticache://<name>?region=…, which looks them up."
-            )
-        if node in nodes:
-            raise ConfigurationError(f"{NAME}URL names the node {place!r} twice. Write each node once.")
-        nodes.append(node)
-    return tuple(nodes)
-
-
-def _node(place: str) -> tuple[str, int] | None:
-    match = _NODE.fullmatch(place)
-    if match is None:
-        return None
-    address, name, port = match.groups()
-    try:
-        host = str(IPv6Address(address)) if address else name.lower()
-    except ValueError:
-        return None
-    number = int(port or 11211)
-    return (host, number) if 0 < number < 2**16 and "/" not in host and _is_host(host) else None
 
 
 def _cache_name(parts: SplitResult, port: int | None) -> str:
@@ -179,7 +159,7 @@ def _cache_name(parts: SplitResult, port: int | None) -> str:
     if port is not None or parts.path.strip("/") or not _CACHE.fullmatch(name):
         raise ConfigurationError(
             f"{NAME}URL names no cache behind elasticache://. Write the name that the cache has in ElastiCache, not "
-            f"an address: {_LOOKED_UP}. {_QUOTE}"
+            f"an address: {_LOOKED_UP}. {QUOTE}"
         )
     return name
 
@@ -205,9 +185,9 @@ def _iam(parts: SplitResult, options: Mapping[str, str]) -> Iam | None:
         if not known.fullmatch(value):
             raise ConfigurationError(
                 f"{NAME}URL option {name!r} is none that ElastiCache has. Write {_IAM_NEEDS[name]}: letters, digits and "
-                f"single hyphens. {_QUOTE}"
+                f"single hyphens. {QUOTE}"
             )
-    return Iam(user, cache, _boolean("URL option 'serverless'", options.get("serverless", "false")))
+    return Iam(user, cache, boolean("URL option 'serverless'", options.get("serverless", "false")))
 
 
 _IAM: Final = ("iam_user", "iam_cache", "region", "serverless")
@@ -221,7 +201,7 @@ def _region(options: Mapping[str, str]) -> str | None:
     region = options.get("region")
     if region is not None and not _REGION.fullmatch(region):
         raise ConfigurationError(
-            f"{NAME}URL option 'region' is no AWS region. Write one like 'us-east-1'. {_QUOTE}"
+            f"{NAME}URL option 'region' is no AWS region. Write one like 'us-east-1'. {QUOTE}"
         )
     return region
 
@@ -230,21 +210,13 @@ def _decoded(part: str | None) -> str | None:
     return unquote(part) if part else None
 
 
-def _is_host(name: str) -> bool:
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
 def _database(parts: SplitResult, cluster: bool) -> int:
     path = parts.path.strip("/")
     if not path:
         return 0
     if not (path.isascii() and path.isdigit()):
         raise ConfigurationError(
-            f"{NAME}URL names no database number behind the host. Write '/0', or nothing. {_QUOTE}"
+            f"{NAME}URL names no database number behind the host. Write '/0', or nothing. {QUOTE}"
         )
     if cluster and int(path):
         raise ConfigurationError(
@@ -252,36 +224,3 @@ def _database(parts: SplitResult, cluster: bool) -> int:
             f"and keep apps apart by {NAME}PREFIX."
         )
     return int(path)
-
-
-def _refuse_unknown(options: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for name in options:
-        if name not in known:
-            allowed = f"allowed here: {', '.join(known)}" if known else "this kind of URL takes none"
-            shown = f" {name!r}" if name.isidentifier() else ""
-            raise ConfigurationError(
-                f"{NAME}URL has an unknown option{shown}; {allowed}.{suggestion(name, known)} {_QUOTE}"
-            )
-
-
-def suggestion(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _boolean(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "off": False,
-        "0": False,
-    }
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ConfigurationError(f"{name} is {value!r}. Write true or false.")

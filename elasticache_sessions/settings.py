@@ -12,7 +12,8 @@ from datetime import timedelta
 from math import ceil
 from typing import Any, Final, Self
 
-from .endpoint import EXAMPLE, NAME, Endpoint, suggestion
+from .endpoint import EXAMPLE, Endpoint
+from .endpoint_options import NAME, suggestion
 from .exceptions import ConfigurationError
 from .limit import Timeouts
 

@@ -13,7 +13,7 @@ import pytest
 from elasticache_sessions import Settings
 from elasticache_sessions.clients.aws_caches import KINDS
 from elasticache_sessions.clients.breaker import FAILURES
-from elasticache_sessions.endpoint import NAME, Endpoint
+from elasticache_sessions.settings import NAME, Endpoint
 from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS
 
 ROOT = Path(__file__).parents[1]

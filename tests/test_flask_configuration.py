@@ -45,7 +45,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
         {"URL": "redis://host?clusters=true"},
         "unknown option 'clusters'; allowed here: cluster, ca_file, iam_user, iam_cache, region, serverless. Did you mean 'cl",
     ),
-    ({"URL": "memcached://shop.abc.cfg.use1.cache.amazonaws.com:11211"}, "Name the nodes themselves"),
+    (
+        {"URL": "memcached://shop.abc.cfg.use1.cache.amazonaws.com:11211"},
+        "Write 'memcached+discovery://shop",
+    ),
     ({"URL": "memory://?cluster=true"}, "unknown option 'cluster'; this kind of URL takes none"),
     ({"URL": b"memory://"}, "ELASTICACHE_SESSIONS_URL is of type bytes. Write a str."),
     (

@@ -37,6 +37,8 @@ ORDER = [
     "record",
     "session",
     "limit",
+    "endpoint_options",
+    "endpoint_memcached",
     "endpoint",
     "settings",
     "drive",

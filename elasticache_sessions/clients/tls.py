@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from ..endpoint import NAME, Endpoint
+from ..endpoint import Endpoint
+from ..endpoint_options import NAME
 from ..exceptions import ConfigurationError
 from .network import SlowName
 
