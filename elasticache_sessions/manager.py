@@ -82,7 +82,7 @@ class _Operation:
     def told(self, reply: Reply) -> Reply:
         """`reply`, as the flow is to have it. The next command is a new one."""
         if isinstance(reply, Conflict):
-            reply = replace(reply, resent=self._sent)
+            reply = replace(reply, resent=reply.resent or self._sent)
             self.limit.renew()
         self._begin()
         return reply

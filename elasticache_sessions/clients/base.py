@@ -92,7 +92,7 @@ class Conflict:
     """Nothing was written; `entry` is what is there instead, None where nothing is.
 
     `resent`: the command was sent more than once, so that an earlier sending may have been carried out. Set
-    by the manager.
+    by the manager; and by a client that writes to several nodes, where one of them took it.
     """
 
     entry: Entry | None

@@ -17,7 +17,7 @@ from ..exceptions import DecodeError, StoreUnavailable
 from ..record import REVISION, Header, Kind, is_alone, is_plainly_live, restamped, unpack
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .memcached_asks import DOWN, RENEW, Ask, Flight, Left, Noticed
-from .memcached_handover import bring
+from .memcached_handover import MISSING, bring
 from .memcached_nodes import Nodes
 from .memcached_views import OUTDATED, Copy, Token, best, value_of
 
@@ -82,13 +82,13 @@ def _look(command: Read, view: View) -> Flight[_Found]:
         winner, merged = best(copies)
         down = any(copy.down for copy in copies)
         if winner is None:
+            if view.nodes.previous is None and not view.renewed:
+                yield from view.renew()  # with the nodes that had it before
+                continue
             if (yield from bring(key, copies, view.before(key))):
                 continue
             if down:
-                raise StoreUnavailable(
-                    "one of the two Memcached nodes of a session does not answer, and the other does not have it. See whether "
-                    "the node is up.",
-                )
+                raise StoreUnavailable(MISSING)
             return _Found(None, agrees=True, down=False)
         value = value_of(winner, merged)
         bad = [copy for copy in copies if not copy.down and _is_worse(copy, winner, value, command)]

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
+from ..exceptions import StoreUnavailable
 from ..record import Kind, Record, pack, restamped
 from .base import ABSENT, Read, Stored, Write
 from .memcached_asks import Ask, Flight, Left, Noticed
 from .memcached_views import Copy, best
+
+MISSING: Final = (
+    "one of the Memcached nodes that may have a session does not answer, and the others do not have it. See whether the node "
+    "is up."
+)
 
 
 def bring(key: bytes, here: Sequence[Copy], before: Sequence[str]) -> Flight[bool]:
@@ -27,6 +34,8 @@ def bring(key: bytes, here: Sequence[Copy], before: Sequence[str]) -> Flight[boo
         there = [Copy.of(*each) for each in zip(before, answers, strict=True)]
     source = best(there)[0] or _leaving(there)
     if source is None:
+        if any(copy.down for copy in there):
+            raise StoreUnavailable(MISSING)
         source, there = _leaving(here), []
         if source is None:
             return False

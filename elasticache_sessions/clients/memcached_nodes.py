@@ -25,8 +25,10 @@ class Nodes:
     """The nodes at one moment, by their names ("host:port"). Never changed: another takes its place."""
 
     current: tuple[str, ...]
-    previous: tuple[str, ...] = ()
-    """Those before the last change; () where nothing can be left there."""
+    previous: tuple[tuple[str, ...], ...] | None = ()
+    """Those before the last change, before the change before it, and so on, as far back as a session can be there. None:
+    that is not known yet.
+    """
 
     def owners(self, key: bytes, copies: int) -> tuple[str, ...]:
         """The nodes that have `key`, the one that decides first.
@@ -36,13 +38,18 @@ class Nodes:
         """
         best = ranked(self.current, key)[:copies]
         if copies > 1 and self.previous:
-            had = ranked(self.previous, key)[:copies]
+            had = ranked(self.previous[0], key)[:copies]
             best.sort(key=lambda node: node not in had)
         return tuple(best)
 
     def before(self, key: bytes, copies: int) -> tuple[str, ...]:
-        """The nodes that had `key` before the last change, and have it no more."""
+        """The nodes that had `key` before, and have it no more; those that had it last come first."""
         if not self.previous:
             return ()
         now = self.owners(key, copies)
-        return tuple(node for node in ranked(self.previous, key)[:copies] if node not in now)
+        had = (node for nodes in self.previous for node in ranked(nodes, key)[:copies])
+        return tuple(dict.fromkeys(node for node in had if node not in now))
+
+    def known(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(self.current).union(*(self.previous or ()))
