@@ -55,6 +55,8 @@ class Dialect:
     """The same for the reply to a command."""
     routed: bool = False
     """Whether each key belongs to one server, by the clients' own choice among the ports."""
+    copies: int = 1
+    """To how many of them, the one that is asked first in front."""
     tls: bool = False
     login: tuple[str, str] | None = None
     """Who the tests are, and their password, where somebody has to be."""
@@ -122,11 +124,11 @@ def _redis_clients(connect: Connect, port: int) -> int:
     return len(listed.splitlines()) - 1
 
 
-def memcached_for(access: Access = OPEN) -> Dialect:
+def memcached_for(access: Access = OPEN, copies: int = 1) -> Dialect:
     """Memcached's, which knows no users."""
     connect: Connect = partial(memcached.Connection, tls=access.tls)
     return Dialect(
-        partial(_memcached_url, access),
+        partial(_memcached_url, access, copies),
         partial(_memcached_options, access),
         partial(_memcached_pid, connect),
         partial(_memcached_clients, connect),
@@ -134,13 +136,16 @@ def memcached_for(access: Access = OPEN) -> Dialect:
         memcached.parse_command,
         memcached.parse_reply,
         routed=True,
+        copies=copies,
         tls=access.tls,
     )
 
 
-def _memcached_url(access: Access, ports: tuple[int, ...]) -> str:
+def _memcached_url(access: Access, copies: int, ports: tuple[int, ...]) -> str:
+    options = [f"copies={copies}"] if copies > 1 else []
+    options += ["tls=true", f"ca_file={authority().ca_file}"] if access.tls else []
     url = "memcached://" + ",".join(f"{HOST}:{port}" for port in ports)
-    return f"{url}?tls=true&ca_file={authority().ca_file}" if access.tls else url
+    return f"{url}?{'&'.join(options)}" if options else url
 
 
 def _memcached_options(access: Access, port: int, directory: Path) -> list[str]:
@@ -164,7 +169,9 @@ def _memcached_clients(connect: Connect, port: int) -> int:
 def of(url: str) -> Dialect:
     """That of the servers which such a URL is for, in a program that is told no more."""
     access = Access(tls="ca_file=" in url, user="somebody" if "@" in url else "")
-    return memcached_for(access) if url.startswith("memcached:") else resp_for(access)
+    if url.startswith("memcached"):
+        return memcached_for(access, copies=2 if "copies=2" in url else 1)
+    return resp_for(access)
 
 
 RESP = resp_for()

@@ -89,9 +89,14 @@ def key_of(command: list[bytes]) -> bytes:
     return command[place] if len(command) > place else b""
 
 
-def owner(ports: tuple[int, ...], key: bytes, host: str = "127.0.0.1") -> int:
+def by_claim(ports: tuple[int, ...], key: bytes, host: str = "127.0.0.1") -> list[int]:
+    """The ports by their nodes' claim to `key`, the owner first."""
+    return [int(name.rpartition(":")[2]) for name in ranked([f"{host}:{port}" for port in ports], key)]
+
+
+def owner(ports: tuple[int, ...], key: bytes) -> int:
     """The port of the node that has `key`."""
-    return int(ranked([f"{host}:{port}" for port in ports], key)[0].rpartition(":")[2])
+    return by_claim(ports, key)[0]
 
 
 class Connection(resp.Connection):

@@ -201,7 +201,12 @@ class Proxy:
         upstreams = tuple(each.upstream for each in self.doors)
         if not self.dialect.routed or len(upstreams) == 1:
             return door
-        return memcached.owner(upstreams, memcached.key_of(command))
+        key = memcached.key_of(command)
+        owners = memcached.by_claim(upstreams, key)
+        if self.dialect.copies == 1:
+            return owners[0]
+        # The second copy comes in by the second-ranked door, and goes to the second-ranked server.
+        return owners[memcached.by_claim(self.ports, key).index(self.ports[upstreams.index(door)])]
 
     def translated(self, command: Command, value: object, raw: bytes) -> bytes:
         """The nodes' own ports, where a cluster tells them, become this proxy's."""

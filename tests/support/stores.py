@@ -15,12 +15,12 @@ from elasticache_sessions.clients.memory import MemoryClient
 from tests.support import memcached, resp, servers, topologies
 from tests.support.dialects import Access, Dialect
 from tests.support.servers import Server
-from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Nodes, Replicated
+from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Copies, Nodes, Replicated
 
-TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls")
+TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls", "memcached-copies")
 """As ElastiCache sets them up. Tests meet them only where `--stores` asks for them."""
 REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster", "primary-tls", "cluster-tls", "serverless")
-MEMCACHED = ("memcached", "memcached-3", "memcached-tls")
+MEMCACHED = ("memcached", "memcached-3", "memcached-tls", "memcached-copies")
 NETWORKED = (*REDIS, *MEMCACHED)
 LOOKING = (*REDIS, "memory")
 """Those that look at what is there before they touch it."""
@@ -67,7 +67,7 @@ class Store(Protocol):
 class _Networked:
     """What stores behind a network have in common: where they are, and one connection to each server."""
 
-    def __init__(self, server: Server | Cluster | Replicated | Nodes) -> None:
+    def __init__(self, server: Server | Cluster | Replicated | Nodes | Copies) -> None:
         self.name = server.name
         self.dialect = server.dialect
         self.url = server.url
@@ -91,7 +91,7 @@ class _Networked:
 class RedisStore(_Networked):
     """One server, or a cluster's nodes."""
 
-    def __init__(self, server: Server | Cluster | Replicated | Nodes) -> None:
+    def __init__(self, server: Server | Cluster | Replicated | Nodes | Copies) -> None:
         super().__init__(server)
         # FLUSHALL is not for the others, and their keys are their primary's.
         self._primaries = tuple(node.port for node in getattr(server, "primaries", ())) or self.ports
@@ -136,19 +136,20 @@ class RedisStore(_Networked):
 
 
 class MemcachedStore(_Networked):
-    """One Memcached node, or several."""
+    """One Memcached node, or several, with one copy of each key or with two."""
 
     def flush(self) -> None:
         # Not `flush_all`: it counts in whole seconds, and would drop what a test stores in this one.
-        for key in self.keys():
-            self.raw("delete", key)
+        for port in self.ports:
+            for key in self._keys(port):
+                self._ask(port, "delete", key)
         assert self.keys() == []
 
     def keys(self) -> list[bytes]:
-        found: list[bytes] = []
-        for port in self.ports:
-            found += memcached.keys(lambda *arguments, port=port: self._ask(port, *arguments))
-        return sorted(found)
+        return sorted({key for port in self.ports for key in self._keys(port)})
+
+    def _keys(self, port: int) -> list[bytes]:
+        return memcached.keys(partial(self._ask, port))
 
     def get(self, key: bytes) -> bytes | None:
         lines = self.raw("get", key)
@@ -167,8 +168,15 @@ class MemcachedStore(_Networked):
         return None if line in (b"EN", b"HD t-1") else int(line.removeprefix(b"HD t"))
 
     def raw(self, *arguments: resp.Argument) -> object:
+        """On each node that has the key's place; the answer of the first that has the key."""
         words, _ = self.dialect.parse_command(memcached.encode(*arguments))
-        return self._ask(memcached.owner(self.ports, memcached.key_of(words)), *arguments)
+        owners = memcached.by_claim(self.ports, memcached.key_of(words))[: self.dialect.copies]
+        said = [self._ask(port, *arguments) for port in owners]
+        return next((answer for answer in said if answer not in _NOTHING), said[0])
+
+
+_NOTHING: tuple[object, ...] = ([], b"EN", b"NOT_FOUND")
+"""What Memcached answers about a key that it does not have."""
 
 
 _numbers = itertools.count(1)
@@ -216,7 +224,7 @@ class MemoryStore:
         return None if left is None or left == math.inf else round(left)
 
 
-_MADE: dict[str, Callable[[], AbstractContextManager[Server | Cluster | Replicated | Nodes]]] = {
+_MADE: dict[str, Callable[[], AbstractContextManager[Server | Cluster | Replicated | Nodes | Copies]]] = {
     **{
         flavour.name: partial(Server, flavour)
         for flavour in (servers.REDIS_7_0, servers.VALKEY_8_1, servers.VALKEY_9_1, servers.MEMCACHED)
@@ -233,6 +241,7 @@ _MADE: dict[str, Callable[[], AbstractContextManager[Server | Cluster | Replicat
         access=Access(tls=True, user="sessions", rights=CLUSTER_RIGHTS),
     ),
     "serverless": topologies.serverless,
+    "memcached-copies": topologies.copies,
     "memcached-tls": partial(Server, servers.MEMCACHED, access=Access(tls=True)),
 }
 

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from itertools import combinations
 from typing import Final
 
-from tests.support import resp
+from tests.support import dialects, resp
 from tests.support.dialects import OPEN, Access, Dialect
+from tests.support.discovery import DiscoveryEndpoint
 from tests.support.servers import (
     MEMCACHED,
     REDIS_7_0,
@@ -244,3 +245,27 @@ class Nodes(_Several):
 def nodes(size: int = 3) -> Iterator[Nodes]:
     with ExitStack() as stack:
         yield Nodes(tuple(stack.enter_context(Server(MEMCACHED)) for _ in range(size)))
+
+
+class Copies(_Several):
+    """Memcached nodes behind a configuration endpoint, each key on the two that rank first for it."""
+
+    copies = 2
+
+    def __init__(self, nodes: tuple[Server, ...], endpoint: DiscoveryEndpoint) -> None:
+        super().__init__(nodes, "memcached-copies")
+        self.endpoint = endpoint
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialects.memcached_for(copies=self.copies)
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url_with(copies=self.copies)
+
+
+@contextmanager
+def copies(size: int = 3) -> Iterator[Copies]:
+    with nodes(size) as made, DiscoveryEndpoint(*made.ports) as endpoint:
+        yield Copies(made.nodes, endpoint)
