@@ -20,8 +20,10 @@ ASK = b"config get cluster\r\n"
 
 def said(endpoint: DiscoveryEndpoint, *lines: bytes, timeout: float = 5.0, tls: bool = False) -> bytes:
     """All that it says to these lines, until it closes the connection, after `quit`, or is silent."""
-    with socket.create_connection((endpoint.host, endpoint.port), timeout) as plain:
-        connection = authority().client.wrap_socket(plain, server_hostname=endpoint.host) if tls else plain
+    connection = socket.create_connection((endpoint.host, endpoint.port), timeout)
+    if tls:
+        connection = authority().client.wrap_socket(connection, server_hostname=endpoint.host)
+    with connection:
         connection.sendall(b"".join(lines) + b"quit\r\n")
         answer = b""
         try:

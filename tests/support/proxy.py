@@ -203,10 +203,9 @@ class Proxy:
             return door
         key = memcached.key_of(command)
         owners = memcached.by_claim(upstreams, key)
-        if self.dialect.copies == 1:
-            return owners[0]
         # The second copy comes in by the second-ranked door, and goes to the second-ranked server.
-        return owners[memcached.by_claim(self.ports, key).index(self.ports[upstreams.index(door)])]
+        rank = memcached.by_claim(self.ports, key).index(self.ports[upstreams.index(door)])
+        return owners[rank if rank < self.dialect.copies else 0]
 
     def translated(self, command: Command, value: object, raw: bytes) -> bytes:
         """The nodes' own ports, where a cluster tells them, become this proxy's."""
