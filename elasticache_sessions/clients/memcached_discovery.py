@@ -1,0 +1,254 @@
+"""Auto discovery: which nodes a Memcached cluster has now, and had before, as its configuration endpoint tells.
+
+One thread asks, now and then and when somebody has reason to think that the nodes are others; whoever needs the nodes takes
+what is known. Only where nothing is known yet, a request waits, as long as it may.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..endpoint import Endpoint
+from ..exceptions import StoreUnavailable
+from ..limit import TimeLimit, Timeouts, running
+from ..session import logger
+from ..settings import Settings
+from .memcached_listing import LONGEST, QUESTION, Listing, is_whole, name_of, parse
+from .memcached_nodes import Nodes
+from .network import open_socket
+from .rounds import Rounds
+from .tls import advice, context
+
+# While no nodes are known, a failure answers whoever asks for so many seconds.
+_FAILURE_HOLDS: Final = 1.0
+# A node that was not told yet has an older configuration. Where for so many intervals nothing else is heard, it is no older
+# one: the cluster was made anew, and counts from the beginning.
+_STALE_FOR: Final = 10
+_READ: Final = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of the nodes; swapped whole."""
+
+    nodes: Nodes
+    settled: Nodes
+    """The same without the previous ones."""
+    handover_ends: float
+    version: int
+    confirmed: float
+    """When the question was asked that was last answered so."""
+
+
+class Discovery:
+    """The nodes of one cluster. The thread begins when somebody first asks, and ends with the object."""
+
+    def __init__(self, endpoint: Endpoint, timeouts: Timeouts, longest: float = math.inf) -> None:
+        """`longest`: how many seconds a session can live. For so long after a change the nodes before it are told, too,
+        unless the URL says how long.
+        """
+        self._endpoint, self._timeouts = endpoint, timeouts
+        self._handover = longest if endpoint.handover is None else endpoint.handover
+        self._tls = context(endpoint)
+        self._name = f"the configuration endpoint {name_of(endpoint.host, endpoint.port)}"
+        self._known: _Known | None = None
+        self._fails = False
+        self._stale_since: float | None = None
+        self.begin()
+        _living.add(self)
+
+    def begin(self) -> None:
+        """Nothing is under way: as at first, and again in a forked child, which has no such thread, and whose lock may be
+        held for ever. What is known it knows, too.
+        """
+        self._lock = threading.Lock()
+        self._rounds: Rounds | None = None
+        self._coming: Future[str | None] | None = None
+        self._failure = ("", -math.inf)
+
+    @property
+    def nodes(self) -> Nodes:
+        """Waits for the first answer, within the running operation, and never again.
+
+        Raises:
+            StoreUnavailable: nothing is known yet.
+        """
+        if self._rounds is None or self._known is None:
+            self._wait()
+        nodes = self.known
+        assert nodes is not None, "nothing makes what is known unknown"
+        return nodes
+
+    @property
+    def known(self) -> Nodes | None:
+        """The same, without waiting; None where nothing is known yet."""
+        known = self._known
+        if known is None:
+            return None
+        in_handover = known.nodes.previous and time.monotonic() < known.handover_ends
+        return known.nodes if in_handover else known.settled
+
+    @property
+    def confirmed(self) -> float:
+        """When (`time.monotonic`) the question was asked that was last answered. Read before `nodes`, these are as new as
+        that, or newer.
+        """
+        known = self._known
+        return -math.inf if known is None else known.confirmed
+
+    def poke(self) -> None:
+        """Somebody has reason to think that the nodes are others: ask soon. Nobody waits for it."""
+        rounds = self._rounds
+        if rounds is not None:
+            rounds.poke()
+
+    def forget(self, node: str) -> None:
+        """`node`, which is no longer listed, does not answer any more."""
+        with self._lock:
+            known = self._known
+            if known is not None and node in known.nodes.previous and node not in known.nodes.current:
+                previous = tuple(other for other in known.nodes.previous if other != node)
+                self._known = replace(known, nodes=Nodes(known.nodes.current, previous))
+
+    def close(self) -> None:
+        """End the thread. It begins anew when somebody asks for the nodes."""
+        with self._lock:
+            rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.end()
+
+    def _wait(self) -> None:
+        with self._lock:
+            begun = self._rounds
+            try:
+                rounds = begun or Rounds(self, self._endpoint.discovery_interval, "discovers-memcached")
+            except RuntimeError as error:  # no thread to be had, or the interpreter is ending
+                if self._known is None:
+                    raise self._unknown(f"could not be asked: {error}") from error
+                return
+            self._rounds = rounds
+            if self._known is not None:
+                return
+            coming = self._coming
+            if coming is None:
+                failure, until = self._failure
+                if time.monotonic() < until:
+                    raise self._unknown(failure)
+                coming = self._coming = Future()
+                coming.set_running_or_notify_cancel()  # nobody who waits for it may cancel it for the others
+                if begun is not None:  # else they begin with a look
+                    begun.poke()
+        with running().connecting():
+            try:
+                failed = coming.result(running().need())
+            except TimeoutError:
+                raise self._unknown("did not tell them in time. It is still being asked") from None
+        if failed is not None:
+            raise self._unknown(failed)
+
+    def _unknown(self, why: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"Memcached's nodes are not known yet: {self._name} {why}.", sent=False, silent=None
+        )
+
+    def is_of(self, rounds: Rounds) -> bool:
+        with self._lock:  # they begin before they are noted here
+            return self._rounds is rounds
+
+    def look(self) -> None:
+        """Ask, and take what comes."""
+        with self._lock:
+            if self._coming is None:
+                self._coming = Future()
+                self._coming.set_running_or_notify_cancel()
+        asked = time.monotonic()
+        try:
+            found: Listing | str = parse(self._reply())
+        except OSError as error:
+            check = advice(error, tls=self._tls is not None, connecting=True)
+            found = f"did not answer ({type(error).__name__}: {error}).{check}".removesuffix(".")
+        except ValueError as error:
+            found = (
+                f"does not tell any: {error}. Check that it is the configuration endpoint (….cfg.…); nodes that stay are named "
+                "behind memcached://"
+            )
+        with self._lock:
+            failed = found if isinstance(found, str) else self._learn(found, asked)
+            coming, self._coming = self._coming, None
+            if failed is not None:
+                self._failure = failed, time.monotonic() + _FAILURE_HOLDS
+            failing, self._fails = self._fails, failed is not None
+        if coming is not None:
+            coming.set_result(failed)
+        if failed is not None and not failing:
+            kept = "The nodes that it told before stay" if self._known else "No nodes are known so far"
+            logger.warning("%s %s. %s.", self._name, failed, kept)
+        elif failing and failed is None:
+            logger.warning("%s tells the nodes again", self._name)
+
+    def _learn(self, listing: Listing, asked: float) -> str | None:
+        """Take it, or say why not."""
+        known, nodes = self._known, listing.nodes
+        if known is None:
+            only = Nodes(nodes)
+            self._known = _Known(only, only, -math.inf, listing.version, asked)
+            return None
+        if listing.version < known.version:
+            since = self._stale_since = asked if self._stale_since is None else self._stale_since
+            if asked < since + _STALE_FOR * self._endpoint.discovery_interval:
+                return f"tells configuration {listing.version}, and {known.version} was told before"
+        self._stale_since = None
+        current = known.nodes.current
+        if set(nodes) == set(current):
+            self._known = replace(known, version=listing.version, confirmed=asked)
+            return None
+        logger.info("Memcached's nodes are now %s; they were %s", ", ".join(nodes), ", ".join(current))
+        ends = time.monotonic() + self._handover
+        self._known = _Known(Nodes(nodes, current), Nodes(nodes), ends, listing.version, asked)
+        return None
+
+    def _reply(self) -> bytes:
+        reply = bytearray()
+        with TimeLimit(*self._timeouts):
+            with running().connecting():
+                sock = open_socket(self._endpoint.host, self._endpoint.port, self._tls)
+            try:
+                sock.sendall(QUESTION)
+                while not is_whole(reply) and len(reply) <= LONGEST and (more := sock.recv(_READ)):
+                    reply += more
+            finally:
+                sock.close()
+        return bytes(reply)
+
+
+_living: weakref.WeakSet[Discovery] = weakref.WeakSet()
+_sharing: Final = threading.Lock()
+_shared: weakref.WeakValueDictionary[tuple[Endpoint, Timeouts, float], Discovery] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def shared(settings: Settings, longest: float = math.inf) -> Discovery:
+    """This process's own of that endpoint: one thread, however many clients and event loops there are."""
+    key = (settings.endpoint, settings.timeouts, longest)
+    with _sharing:
+        found = _shared.get(key)
+        if found is None:
+            found = _shared[key] = Discovery(*key)
+        return found
+
+
+def _in_a_forked_child() -> None:
+    _sharing._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library's own modules do
+    for discovery in _living:
+        discovery.begin()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_child)  # the threads stay with the parent
