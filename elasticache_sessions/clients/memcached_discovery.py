@@ -11,15 +11,19 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from ..endpoint import Endpoint
 from ..exceptions import StoreUnavailable
 from ..limit import TimeLimit, Timeouts, running
 from ..session import logger
 from ..settings import Settings
+from .base import Command, Read, Write
+from .memcached_history import LONGEST_HISTORY, History, key_of, recall, remember
 from .memcached_listing import LONGEST, QUESTION, Listing, is_whole, name_of, parse
 from .memcached_nodes import Nodes
 from .network import open_socket
@@ -34,14 +38,24 @@ _STALE_FOR: Final = 10
 _READ: Final = 2**16
 
 
+class Node(Protocol):
+    """A connection to a node, as far as it is needed here."""
+
+    def ask(self, command: Command) -> object: ...
+
+    def close(self) -> None: ...
+
+
+Connect = Callable[[str], Node]
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What is known of the nodes; swapped whole."""
 
     nodes: Nodes
-    settled: Nodes
-    """The same without the previous ones."""
-    handover_ends: float
+    ends: tuple[float, ...]
+    """When each of the previous sets is told no more (`time.monotonic`)."""
     version: int
     confirmed: float
     """When the question was asked that was last answered so."""
@@ -50,16 +64,15 @@ class _Known:
 class Discovery:
     """The nodes of one cluster. The thread begins when somebody first asks, and ends with the object."""
 
-    def __init__(self, endpoint: Endpoint, timeouts: Timeouts, longest: float = math.inf) -> None:
-        """`longest`: how many seconds a session can live. For so long after a change the nodes before it are told, too,
-        unless the URL says how long.
-        """
-        self._endpoint, self._timeouts = endpoint, timeouts
-        self._handover = longest if endpoint.handover is None else endpoint.handover
+    def __init__(self, endpoint: Endpoint, timeouts: Timeouts, key: bytes, connect: Connect) -> None:
+        """`key`: under which the nodes keep which there were before; `connect` to a node for that."""
+        self._endpoint, self._timeouts, self._key, self._connect = endpoint, timeouts, key, connect
+        # A session may have any lifetime of its own.
+        self._handover = math.inf if endpoint.handover is None else endpoint.handover
         self._tls = context(endpoint)
         self._name = f"the configuration endpoint {name_of(endpoint.host, endpoint.port)}"
         self._known: _Known | None = None
-        self._fails = False
+        self._fails = self._tells = False
         self._stale_since: float | None = None
         self.begin()
         _living.add(self)
@@ -92,8 +105,9 @@ class Discovery:
         known = self._known
         if known is None:
             return None
-        in_handover = known.nodes.previous and time.monotonic() < known.handover_ends
-        return known.nodes if in_handover else known.settled
+        if known.ends and known.ends[-1] <= time.monotonic():
+            known = self._without_old(known)
+        return known.nodes
 
     @property
     def confirmed(self) -> float:
@@ -113,9 +127,22 @@ class Discovery:
         """`node`, which is no longer listed, does not answer any more."""
         with self._lock:
             known = self._known
-            if known is not None and node in known.nodes.previous and node not in known.nodes.current:
-                previous = tuple(other for other in known.nodes.previous if other != node)
-                self._known = replace(known, nodes=Nodes(known.nodes.current, previous))
+            if known is None or node in known.nodes.current or node not in known.nodes.known():
+                return
+            left = (tuple(name for name in names if name != node) for names in known.nodes.previous or ())
+            kept = [(names, end) for names, end in zip(left, known.ends, strict=True) if names]
+            self._known = _with_previous(known, kept)
+            self._tells = True
+        logger.warning("the Memcached node %s has left the cluster, and what was left there is lost", node)
+        self.poke()
+
+    def _without_old(self, known: _Known) -> _Known:
+        now, previous = time.monotonic(), zip(known.nodes.previous or (), known.ends, strict=True)
+        younger = _with_previous(known, [(names, end) for names, end in previous if end > now])
+        with self._lock:
+            if self._known is known:
+                self._known = younger
+        return younger
 
     def close(self) -> None:
         """End the thread. It begins anew when somebody asks for the nodes."""
@@ -192,26 +219,53 @@ class Discovery:
             logger.warning("%s %s. %s.", self._name, failed, kept)
         elif failing and failed is None:
             logger.warning("%s tells the nodes again", self._name)
+        self._talk_of_what_was(asked)
+
+    def _talk_of_what_was(self, asked: float) -> None:
+        """Learn from the nodes which there were before, as long as that is not known; else tell them, where it is news."""
+        known = self._known
+        if known is None:
+            return
+        nodes, tells = known.nodes, self._tells
+        if nodes.previous is None:
+            previous = recall(self._key, known.version, nodes.current, self._ask)
+            ends = time.monotonic() + self._handover
+            recalled = _with_previous(known, [(names, ends) for names in previous] if self._handover else [])
+            with self._lock:
+                if self._known is known:
+                    self._known = known = replace(recalled, confirmed=asked)
+            tells = True
+        self._tells = False
+        if tells:
+            remember(
+                self._key, History(known.version, (nodes.current, *(known.nodes.previous or ()))), self._ask
+            )
+
+    def _ask(self, node: str, command: Read | Write) -> object:
+        with TimeLimit(*self._timeouts), closing(self._connect(node)) as connection:
+            return connection.ask(command)
 
     def _learn(self, listing: Listing, asked: float) -> str | None:
         """Take it, or say why not."""
         known, nodes = self._known, listing.nodes
         if known is None:
-            only = Nodes(nodes)
-            self._known = _Known(only, only, -math.inf, listing.version, asked)
+            # Confirmed when it is known which there were before.
+            self._known = _Known(Nodes(nodes, None), (), listing.version, -math.inf)
             return None
         if listing.version < known.version:
             since = self._stale_since = asked if self._stale_since is None else self._stale_since
             if asked < since + _STALE_FOR * self._endpoint.discovery_interval:
                 return f"tells configuration {listing.version}, and {known.version} was told before"
         self._stale_since = None
-        current = known.nodes.current
+        current, confirmed = known.nodes.current, asked if known.nodes.previous is not None else -math.inf
         if set(nodes) == set(current):
-            self._known = replace(known, version=listing.version, confirmed=asked)
+            self._known = replace(known, version=listing.version, confirmed=confirmed)
             return None
         logger.info("Memcached's nodes are now %s; they were %s", ", ".join(nodes), ", ".join(current))
-        ends = time.monotonic() + self._handover
-        self._known = _Known(Nodes(nodes, current), Nodes(nodes), ends, listing.version, asked)
+        changed = _Known(Nodes(nodes), (), listing.version, asked)
+        earlier = [(current, time.monotonic() + self._handover)] if self._handover else []
+        earlier += zip(known.nodes.previous or (), known.ends, strict=True)
+        self._known, self._tells = _with_previous(changed, earlier[:LONGEST_HISTORY]), True
         return None
 
     def _reply(self) -> bytes:
@@ -228,20 +282,27 @@ class Discovery:
         return bytes(reply)
 
 
+def _with_previous(known: _Known, previous: Sequence[tuple[tuple[str, ...], float]]) -> _Known:
+    current = known.nodes.current
+    kept = [(names, end) for names, end in previous if set(names) != set(current)]
+    nodes = Nodes(current, tuple(names for names, _ in kept))
+    return replace(known, nodes=nodes, ends=tuple(end for _, end in kept))
+
+
 _living: weakref.WeakSet[Discovery] = weakref.WeakSet()
 _sharing: Final = threading.Lock()
-_shared: weakref.WeakValueDictionary[tuple[Endpoint, Timeouts, float], Discovery] = (
+_shared: weakref.WeakValueDictionary[tuple[Endpoint, Timeouts, bytes], Discovery] = (
     weakref.WeakValueDictionary()
 )
 
 
-def shared(settings: Settings, longest: float = math.inf) -> Discovery:
+def shared(settings: Settings, connect: Connect) -> Discovery:
     """This process's own of that endpoint: one thread, however many clients and event loops there are."""
-    key = (settings.endpoint, settings.timeouts, longest)
+    key = (settings.endpoint, settings.timeouts, key_of(settings.prefix))
     with _sharing:
         found = _shared.get(key)
         if found is None:
-            found = _shared[key] = Discovery(*key)
+            found = _shared[key] = Discovery(*key, connect)
         return found
 
 

@@ -43,7 +43,18 @@ def name_of(host: str, port: int) -> str:
 def place_of(name: str) -> tuple[str, int]:
     """Host and port of the node that goes by `name`."""
     host, _, port = name.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host.removeprefix("[").removesuffix("]"), int(port) if port.isascii() and port.isdigit() else 0
+
+
+def is_name(name: object) -> bool:
+    """Whether a node can go by it."""
+    if not isinstance(name, str) or len(name) > 310:
+        return False
+    host, port = place_of(name)
+    try:
+        return name == name_of(_host(host) or "", port) and 0 < port < 2**16
+    except ValueError:
+        return False
 
 
 def is_whole(reply: bytes | bytearray) -> bool:
