@@ -522,7 +522,7 @@ def test_a_connection_is_closed_for_good_by_a_failure(single: Store) -> None:
         assert connection.is_usable
         proxy.replace_reply(b"ERROR\r\n")
         with pytest.raises(StoreUnavailable):
-            connection.read(b"key")
+            connection.ask(Read(b"key"))
         assert not connection.is_usable
 
 

@@ -275,10 +275,10 @@ def test_a_connection_that_has_something_to_say_is_not_asked(give_store: Callabl
     store = give_store("memcached")
     with Proxy(*store.ports, dialect=MEMCACHED) as proxy, TimeLimit(PATIENT, PATIENT):
         connection = Connection((proxy.host, proxy.port))
-        assert connection.read(MINE) is None
+        assert connection.ask(Read(MINE)) is None
         proxy.push(b"END\r\n")
         wait_until(lambda: not connection.is_usable, 5, "it has arrived")
         with pytest.raises(StoreUnavailable):
-            connection.read(MINE)
+            connection.ask(Read(MINE))
         assert connection.sock is None
         assert proxy.total.names == ["GETS"]

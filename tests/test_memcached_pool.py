@@ -98,12 +98,14 @@ def test_a_place_is_free_again_whatever_happened_on_it() -> None:
         with pytest.raises(StoreUnavailable, match="refused"), pool.connection():
             pass
     for error in (ValueError, KeyboardInterrupt, SystemExit):
-        with pytest.raises(error), pool.connection():
+        with pytest.raises(error), pool.connection() as thing:
             raise error
+        assert not thing.is_usable, "a reply may be on its way"
     with pool.connection(), pytest.raises(StoreUnavailable, match="is busy"), pool.connection():
         pass
     with pool.connection() as thing:
-        assert thing is make.made[0]
+        assert thing is make.made[-1]
+    assert len(make.made) == 4
 
 
 def test_closing_closes_what_is_there_at_once_and_what_is_on_loan_when_it_comes_back() -> None:

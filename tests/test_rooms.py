@@ -72,6 +72,8 @@ ORDER = [
     "clients.memcached_history",
     "clients.memcached_discovery",
     "clients.memcached_connection",
+    "clients.memcached_flight",
+    "clients.memcached_group",
     "clients.memcached",
     "clients.choice",
     "settle",

@@ -20,6 +20,7 @@ from elasticache_sessions import (
     Settings,
     StoreUnavailable,
 )
+from elasticache_sessions.clients.base import ABSENT, Read, Write
 from elasticache_sessions.clients.memcached_connection import Connection
 from elasticache_sessions.clients.redis_connection import AsyncConnection
 from elasticache_sessions.clients.tls import context
@@ -182,8 +183,8 @@ def test_tls_connections_to_memcached_are_quiet_until_something_comes_late() -> 
         connection = Connection((server.host, server.port), context(Settings(url=server.url).endpoint))
         for number in range(50):
             assert connection.is_usable
-            assert connection.add_if_absent(b"key-%d" % number, b"x" * 100_000, 60)
-            entry = connection.read(b"key-%d" % number)
+            assert connection.ask(Write(b"key-%d" % number, b"x" * 100_000, 60, ABSENT))
+            entry = connection.ask(Read(b"key-%d" % number))
             assert entry is not None and len(entry.value) == 100_000
         connection.sock.sendall(b"version\r\n")
         deadline = time.monotonic() + PATIENT

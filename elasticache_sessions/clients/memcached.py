@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..exceptions import MissingExtra, StoreUnavailable
 from ..limit import Timeouts, exhausted, running
 from ..settings import Settings
-from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
+from .base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write
 from .breaker import Breakers
 from .memcached_nodes import ranked
 from .memcached_pool import Pool
@@ -98,31 +98,18 @@ class MemcachedClient:
 
 
 def _answer(connection: Connection, command: Command) -> Reply:
-    key = command.key
-    if isinstance(command, Read):
-        # Blind: it sets the TTL of whatever is there, a tombstone's and another program's, too. That revives nothing.
-        # Stretched, what has ended stays what it is, and says so for longer. Cut, it is gone sooner; but a write
-        # never creates what it did not read (`cas` on a missing key is NOT_FOUND), and `add` is sent for new, random
-        # ids alone.
-        touch = command.touch if command.touch is None or command.touch >= 1 else None
-        return connection.read(key, touch)
-    if isinstance(command, Replace):
-        return connection.replace_if_there(key, command.value, command.ttl)
-    # Never `set`, which writes over anything, nor `ms`, which deletes what is there when the value is too large.
-    stored: bool | None
-    if command.token == ABSENT:
-        stored = connection.add_if_absent(key, command.value, command.ttl)
-    else:
-        stored = connection.swap(key, command.value, command.ttl, command.token)
-    if stored:
+    said = connection.ask(command)
+    if not isinstance(command, Write):
+        return said  # type: ignore[no-any-return]
+    if said:
         return Stored(None)
-    return Conflict(None if stored is None else _found(connection, key))
+    return Conflict(None if said is None else _found(connection, command.key))
 
 
 def _found(connection: Connection, key: bytes) -> Entry | None:
     """What a write met with: one more round trip, since the reply does not bring it."""
     try:
-        return connection.read(key)
+        return connection.ask(Read(key))  # type: ignore[no-any-return]
     except StoreUnavailable as error:
         error.sent = False  # the write was refused, so nothing is unknown
         raise

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from pymemcache.client.base import Client
@@ -24,15 +25,17 @@ from pymemcache.exceptions import (
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import TimeIsUp, running
-from .base import Entry
+from .base import ABSENT, Command, Entry, Read, Write
+from .memcached_asks import Left
 from .network import open_socket
 from .tls import advice, is_about
 
 _VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
 # What a reply takes on the wire: of `add` and `replace` by whether it is STORED, of `cas` by STORED, EXISTS, NOT_FOUND.
-_STORED_BYTES: Final = {True: len("STORED\r\n"), False: len("NOT_STORED\r\n")}
+_STORED_BYTES: Final[dict[bool | None, int]] = {True: len("STORED\r\n"), False: len("NOT_STORED\r\n")}
 _SWAPPED_BYTES: Final = {True: len("STORED\r\n"), False: len("EXISTS\r\n"), None: len("NOT_FOUND\r\n")}
 _END_BYTES: Final = len("END\r\n")
+_LEFT: Final = re.compile(rb"HD t(-1|\d{1,10})")
 
 # Longer than this, Memcached takes a TTL for a time.
 _LONGEST_TTL: Final = 30 * 86_400
@@ -65,6 +68,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         with self._translated(sent=False), running().connecting():
             # pymemcache tries one address of a name, and of "localhost" often the wrong one.
             self.sock: Any = open_socket(*node, tls)
+        self._reply: Callable[[], Any] | None = None
         self._expected = 0
         self._values = 0
 
@@ -73,39 +77,78 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         """Whether a question may be sent: it is open, and nothing that belongs to an earlier one waits on it."""
         return self.sock is not None and self.sock.is_quiet()
 
-    def read(self, key: bytes, touch: int | None = None) -> Entry | None:
-        """What `key` holds; with `touch` (seconds), its TTL is that from now on."""
-        name = b"gets" if touch is None else b"gats %d" % expiry(touch, int(time.time()))
+    def ask(self, command: Command | Left) -> Any:
+        """What the node says to `command`: see `finish`."""
+        self.begin(command)
+        return self.finish()
+
+    def begin(self, command: Command | Left) -> None:
+        """Send the question, and do not wait: `finish` reads the reply, which must come before the next question."""
+        self.sock.received = 0
         with self._exchange():
-            if not self.sock.is_quiet():  # in use since another question
+            self.check_key(command.key, b"")
+            question, self._reply = self._words(command, int(time.time()))
+            # In use since another question: whoever lends connections has not looked at it.
+            if isinstance(command, Read) and not self.sock.is_quiet():
                 raise MemcacheUnknownError("something before the reply")
-            self._values, self._expected = 0, _END_BYTES
-            found = self._fetch_cmd(name, [key], True).get(key)
-            self._check(self._expected)
-            if self._values > 1:
-                raise MemcacheUnknownError("two values")
+            self.sock.send_ahead(question)
+
+    def finish(self) -> Any:
+        """What the node says: to Read an Entry or None; to Write whether it was stored, None where the key holds nothing
+        that it could replace; to Replace whether it was; to Left the seconds, -1 (for ever) or None (nothing is there).
+        """
+        reply, self._reply = self._reply, None
+        assert reply is not None, "nothing was asked"
+        with self._exchange():
+            return reply()
+
+    def _words(self, command: Command | Left, now: int) -> tuple[bytes, Callable[[], Any]]:
+        """A question as it is on the wire, byte by byte as pymemcache asks it, and what has pymemcache ask it."""
+        key = command.key
+        if isinstance(command, Left):
+            line = b"mg %b t\r\n" % key
+            return line, partial(self._left, line)
+        if isinstance(command, Read):
+            # Blind: it sets the TTL of whatever is there, a tombstone's and another program's, too. That revives nothing.
+            # Stretched, what has ended stays what it is, and says so for longer. Cut, it is gone sooner; but a write
+            # never creates what it did not read (`cas` on a missing key is NOT_FOUND), and `add` is sent for new, random
+            # ids alone.
+            touch = command.touch if command.touch is None or command.touch >= 1 else None
+            name = b"gets" if touch is None else b"gats %d" % expiry(touch, now)
+            return b"%b %b\r\n" % (name, key), partial(self._read, name, key)
+        # Never `set`, which writes over anything, nor `ms`, which deletes what is there when the value is too large.
+        name, token = b"replace", None
+        if isinstance(command, Write):
+            name, token = (
+                (b"add", None) if command.token == ABSENT else (b"cas", self._check_cas(command.token))
+            )
+        value, expires = command.value, expiry(command.ttl, now)
+        end = b"" if token is None else b" " + token
+        line = b"%b %b 0 %d %d%b\r\n" % (name, key, expires, len(value), end)
+        return b"%b%b\r\n" % (line, value), partial(self._store, name, key, value, expires, token)
+
+    def _read(self, name: bytes, key: bytes) -> Entry | None:
+        self._values, self._expected = 0, _END_BYTES
+        found = self._fetch_cmd(name, [key], True).get(key)
+        self._check(self._expected)
+        if self._values > 1:
+            raise MemcacheUnknownError("two values")
         return None if found is None else Entry(*found)
 
-    def add_if_absent(self, key: bytes, value: bytes, ttl: int) -> bool:
-        """Whether it was stored: nothing was there."""
-        with self._exchange():
-            stored: bool = self.add(key, value, expiry(ttl, int(time.time())), noreply=False)
-            self._check(_STORED_BYTES[stored])
+    def _store(self, name: bytes, key: bytes, value: bytes, expires: int, token: bytes | None) -> bool | None:
+        stored: bool | None = self._store_cmd(name, {key: value}, expires, False, cas=token)[key]
+        self._check((_STORED_BYTES if token is None else _SWAPPED_BYTES)[stored])
         return stored
 
-    def swap(self, key: bytes, value: bytes, ttl: int, token: bytes) -> bool | None:
-        """Whether it was stored: the key held what `token` names. None: it holds nothing."""
-        with self._exchange():
-            stored: bool | None = self.cas(key, value, token, expiry(ttl, int(time.time())), noreply=False)
-            self._check(_SWAPPED_BYTES[stored])
-        return stored
-
-    def replace_if_there(self, key: bytes, value: bytes, ttl: int) -> bool:
-        """Whether it was stored: something was there."""
-        with self._exchange():
-            stored: bool = self.replace(key, value, expiry(ttl, int(time.time())), noreply=False)
-            self._check(_STORED_BYTES[stored])
-        return stored
+    def _left(self, line: bytes) -> int | None:
+        [said] = self._misc_cmd([line], b"mg", False)
+        self._check(len(said) + len("\r\n"))
+        if said == b"EN":
+            return None
+        match = _LEFT.fullmatch(said)
+        if match is None:
+            raise MemcacheUnknownError(said[:32])
+        return int(match[1])
 
     def _extract_value(self, expect_cas: bool, line: bytes, *rest: Any) -> Any:
         """pymemcache's hook: called with the line before each value of a reply."""
@@ -122,8 +165,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """One question and its reply; whatever goes wrong, nobody reads from this connection any more."""
-        self.sock.received = 0
+        """A part of a question and its reply; whatever goes wrong, nobody reads from this connection any more."""
         try:
             with self._translated(sent=True):
                 yield

@@ -36,7 +36,7 @@ class Pool(Generic[C]):
 
     @contextmanager
     def connection(self) -> Iterator[C]:
-        """One for this thread alone.
+        """One for this thread alone. The end of the block closes it where an exception ends it: a reply may be on its way.
 
         Raises:
             StoreUnavailable: none was free, or none could be made.
@@ -50,6 +50,9 @@ class Pool(Generic[C]):
             connection = held.take() or held.lend(self._make())
             try:
                 yield connection
+            except BaseException:
+                connection.close()
+                raise
             finally:
                 held.give_back(connection)
         finally:

@@ -133,9 +133,20 @@ class Watched:
         self._timeout = -1.0
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
+        self._ahead = b""
         self.received = 0
 
+    def send_ahead(self, data: bytes) -> None:
+        """Send what the driver sends next. When it does so, it is on its way already, and only the reply is waited for."""
+        self.sendall(data)
+        self._ahead = data
+
     def sendall(self, data: bytes) -> None:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            if data != ahead:
+                raise RuntimeError("something else was sent ahead than is to be sent")
+            return
         self._hold_to_limit()
         sent = self._socket.send(data)
         while sent < len(
