@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+from .clients.base import Noticing
 from .session import UNREADABLE, logger
 from .settle import Event
 
@@ -16,9 +17,18 @@ class Listener:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def hear(self, event: Event) -> None:
+    def listen_to(self, client: object) -> None:
+        """To what happens in it, if it tells."""
+        if isinstance(client, Noticing):
+            client.notice = self.count
+
+    def count(self, name: str) -> None:
+        """Something happened in the store's client."""
         with self._lock:  # adding is reading and writing
-            self.counts[event.name] += 1
+            self.counts[name] += 1
+
+    def hear(self, event: Event) -> None:
+        self.count(event.name)
         if event.name == "unreadable":
             logger.warning(UNREADABLE, event.handle, event.detail)
         else:

@@ -89,8 +89,7 @@ class _Operation:
 
 
 class SessionManager:
-    """Sessions by their ids, for threads. The frameworks' classes are built on it; use it directly for
-    anything else.
+    """Sessions by their ids, for threads. The frameworks' classes are built on it; use it for anything else.
 
     Every method raises StoreUnavailable when the store does not answer within TIMEOUT.
     """
@@ -100,6 +99,7 @@ class SessionManager:
         self._client = client
         self._timeouts = timeouts
         self._listener = Listener()
+        self._listener.listen_to(client)
 
     @classmethod
     def connect(
@@ -125,8 +125,9 @@ class SessionManager:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often what happened since the manager was made, in this process: "created", "cycled", "ended",
-        "conflict", "unreadable", and "missing": an id that the store does not know, any more or at all.
+        """How often what happened since the manager was made, in this process: "created", "cycled", "ended", "conflict",
+        "unreadable", "missing": an id that the store does not know, any more or at all. Of Memcached's nodes: "alone" (one
+        served for two, as the other is down), "repaired" (a copy), "moved" (a session, to another).
         """
         return self._listener.counts
 
@@ -147,8 +148,7 @@ class SessionManager:
         self.run(flows.commit(session, self.rules))
 
     def apply(self, session: Session, change: Callable[[Fields], T]) -> T:
-        """Run `change` on the newest fields, store them, and return what it returned. Exact under
-        concurrency.
+        """Run `change` on the newest fields, store them, and return what it returned. Exact under concurrency.
 
         `change` may run more than once. Raises as `save`, and OutcomeUnknown.
         """
@@ -171,7 +171,7 @@ class SessionManager:
         self._client.close()
 
     def run(self, flow: Flow[T]) -> T:
-        """Run any flow (`flows`) on the store, and return what it returns. What all the verbs above do."""
+        """Run any flow (`flows`) on the store, and return what it returns."""
         return drive(flow, partial(self._answer, _Operation(self._timeouts)))
 
     def _answer(self, operation: _Operation, question: Command | Sleep | Event) -> Reply:
@@ -277,6 +277,7 @@ class AsyncSessionManager:
                     kept.pop(loop, None)
 
             held = self._clients[loop] = _LoopClient(self._connect(), self._closes, forget)
+            self._listener.listen_to(held.client)
             await anext(held.lifetime)
         client, operation = held.client, _Operation(self._timeouts)
 

@@ -139,6 +139,10 @@ def restamped(data: bytes, *, alone: bool | None = None, leaving: bool | None = 
     return data if header == data[:HEADER_BYTES] else _summed(bytes(header), data[_BODY:])
 
 
+def generation_of(data: bytes) -> int:
+    return int.from_bytes(data[4:8], "big")
+
+
 def is_plainly_live(data: bytes) -> bool:
     """Whether it is a live record, without a look at anything but that: alone or not, and not leaving."""
     return len(data) > HEADER_BYTES and data[1] == Kind.LIVE and not data[_FLAGS_AT] & _LEAVING

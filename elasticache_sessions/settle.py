@@ -85,7 +85,7 @@ def settle(
             return current, token
         record, ttl = _stamped(decision, revision, rules)
         try:
-            reply: Stored | Conflict = yield Write(key, _sized(record, rules), ttl, token)
+            reply: Stored | Conflict = yield Write(key, _sized(record, rules), ttl, token, exactly_once)
         except StoreUnavailable as error:
             if exactly_once and error.sent:
                 raise OutcomeUnknown(_UNKNOWN) from error

@@ -26,9 +26,18 @@ from elasticache_sessions import (
     StoreUnavailable,
     ValueTooLarge,
 )
-from elasticache_sessions.clients.base import ABSENT, Conflict, Entry, Read, Replace, Stored, Write
+from elasticache_sessions.clients.base import (
+    ABSENT,
+    CacheClient,
+    Conflict,
+    Entry,
+    Read,
+    Replace,
+    Stored,
+    Write,
+)
 from elasticache_sessions.clients.breaker import Breakers
-from elasticache_sessions.clients.memcached import MemcachedClient, connect, connect_async
+from elasticache_sessions.clients.memcached import connect, connect_async
 from elasticache_sessions.clients.memcached_connection import Connection, expiry
 from elasticache_sessions.clients.memcached_nodes import ranked
 from elasticache_sessions.limit import TimeLimit
@@ -52,7 +61,7 @@ def single(give_store: Callable[[str], Store]) -> Store:
 
 
 @pytest.fixture
-def client(single: Store) -> Iterator[MemcachedClient]:
+def client(single: Store) -> Iterator[CacheClient]:
     made = connect(Settings(url=single.url, timeout=PATIENT, connect_timeout=PATIENT))
     yield made
     made.close()
@@ -153,7 +162,7 @@ def test_a_name_of_several_addresses_is_tried_at_each(single: Store) -> None:
 
 
 @pytest.mark.parametrize("ttl", [5, MONTH - 1, MONTH, MONTH + 1, 31 * DAY, 365 * DAY])
-def test_a_ttl_is_what_the_node_says_it_is(client: MemcachedClient, single: Store, ttl: int) -> None:
+def test_a_ttl_is_what_the_node_says_it_is(client: CacheClient, single: Store, ttl: int) -> None:
     def is_right() -> bool:
         left = single.ttl(b"key")
         # Its clock ticks once a second, late on a busy machine; a TTL taken for a time, or a time for a TTL, is years off.
@@ -172,7 +181,7 @@ def test_a_ttl_is_what_the_node_says_it_is(client: MemcachedClient, single: Stor
     assert is_right()
 
 
-def test_a_ttl_that_ends_after_2038_ends_then(client: MemcachedClient, single: Store) -> None:
+def test_a_ttl_that_ends_after_2038_ends_then(client: CacheClient, single: Store) -> None:
     client.perform(Write(b"key", b"1", 2**32, ABSENT))
     left = single.ttl(b"key")
     assert left is not None and abs(time.time() + left - 2**31) < 5
@@ -366,7 +375,7 @@ def test_who_finds_no_free_connection_is_told_what_to_raise(single: Store, kind:
     assert all("ELASTICACHE_SESSIONS_MAX_CONNECTIONS" in str(error) for error in refused)
 
 
-def failure(client: MemcachedClient) -> StoreUnavailable:
+def failure(client: CacheClient) -> StoreUnavailable:
     with pytest.raises(StoreUnavailable) as failed:
         client.perform(Read(b"key"))
     return failed.value

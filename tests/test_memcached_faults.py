@@ -23,7 +23,8 @@ from elasticache_sessions.clients.base import (
     Write,
 )
 from elasticache_sessions.clients.breaker import Breakers
-from elasticache_sessions.clients.memcached import AsyncMemcachedClient, MemcachedClient
+from elasticache_sessions.clients.memcached import MemcachedClient
+from elasticache_sessions.clients.memcached_async import AsyncMemcachedClient
 from elasticache_sessions.clients.memcached_connection import Connection
 from elasticache_sessions.clients.memcached_pool import Pool
 from elasticache_sessions.limit import TimeLimit, Timeouts

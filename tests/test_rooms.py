@@ -74,6 +74,7 @@ ORDER = [
     "clients.memcached_connection",
     "clients.memcached_flight",
     "clients.memcached_group",
+    "clients.memcached_async",
     "clients.memcached",
     "clients.choice",
     "settle",

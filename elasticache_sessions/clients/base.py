@@ -18,9 +18,9 @@ seconds, at least 1, and may be longer than 30 days.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 ABSENT: Final = b""
 """The token of a key that holds nothing: writing with it creates."""
@@ -50,12 +50,16 @@ class Write:
     nothing.
 
     Reply: `Stored` or `Conflict`. Atomic. A value that is refused leaves the stored one as it was.
+
+    `exactly_once`: whoever writes must know whether it was stored. A store that keeps several copies takes one more round
+    trip then, in which one of them decides.
     """
 
     key: bytes
     value: bytes
     ttl: int
     token: bytes
+    exactly_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,18 @@ class AsyncCacheClient(Protocol):
     def perform(self, command: Command) -> Awaitable[Reply]: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Noticing(Protocol):
+    """A client, of either kind, that tells what happens in the store."""
+
+    notice: Callable[[str], None]
+    """Whom to tell: "alone", "repaired", "moved"."""
+
+
+def unheard(_name: str, /) -> None:
+    """`Noticing.notice` where nobody counts."""
 
 
 def slides_to(touch: int, idle_ttl: int, expires_at: int, now: int, left: float) -> int | None:

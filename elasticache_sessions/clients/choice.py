@@ -72,16 +72,15 @@ def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
 
         shared = MemoryClient.shared(settings.endpoint.host)
         return AsyncClients(lambda: AsyncMemoryClient(shared))
-    breakers = Breakers(settings.timeouts)  # of all event loops
+    # The breakers are those of all event loops.
     if store == "memcached":
         from . import memcached
 
-        make = partial(memcached.connect_async, settings, breakers)
-        return AsyncClients(
-            make, blind_touch=True, node_of=partial(memcached.node_of, memcached.names(settings))
-        )
+        make = partial(memcached.connect_async, settings, memcached.breakers_for(settings))
+        return AsyncClients(make, blind_touch=True, node_of=memcached.node_of_for(settings))
     from . import redis
 
+    breakers = Breakers(settings.timeouts)
     if given is None:
         return AsyncClients(partial(redis.connect_async, settings, breakers))
     adopted = redis.adopt_async(given, settings, breakers)

@@ -1,25 +1,26 @@
-"""Memcached: one or more fixed nodes, for threads and for asyncio.
+"""Memcached: which client is for which URL; and that for nodes that stay, and one copy.
 
-Each key belongs to one node, by the nodes' names alone. A node that fails is StoreUnavailable for its keys, and they
-never move: read from another node, a session that was ended meanwhile would come back.
+There each key belongs to one node, by the nodes' names alone. A node that fails is StoreUnavailable for its keys, and they
+never move: read from another node, a session that was ended meanwhile would come back. Nodes that come and go, and two
+copies, are `memcached_group`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
-from contextvars import copy_context
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import MissingExtra, StoreUnavailable
-from ..limit import Timeouts, exhausted, running
+from ..limit import Timeouts, running
 from ..settings import Settings
-from .base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write
+from . import memcached_discovery
+from .base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write, unheard
 from .breaker import Breakers
+from .memcached_async import AsyncMemcachedClient
+from .memcached_group import Fixed, GroupClient, Source, group_of
+from .memcached_listing import name_of, place_of
 from .memcached_nodes import ranked
 from .memcached_pool import Pool
 from .tls import context
@@ -27,26 +28,50 @@ from .tls import context
 if TYPE_CHECKING:
     from .memcached_connection import Connection
 
+# After which a node is taken to be down, if another has a copy of what it has.
+_FAILURES_OF_A_COPY: Final = 3
 
-def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedClient:
+
+def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedClient | GroupClient:
     """A client for threads, as the settings say. Connects on first use. `breakers`: those that it shares."""
-    try:
-        from .memcached_connection import Connection
-    except ImportError as error:
-        raise MissingExtra(
-            "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
-        ) from error
-    tls = context(settings.endpoint)
-    pools = {
-        _name(node): Pool(partial(Connection, node, tls), settings.max_connections)
-        for node in settings.endpoint.nodes
-    }
-    return MemcachedClient(pools, settings.timeouts, breakers or Breakers(settings.timeouts))
+    connect_to = _connecting(settings)
+    breakers = breakers or breakers_for(settings)
+
+    def make_pool(node: str) -> Pool[Connection]:
+        return Pool(partial(connect_to, node), settings.max_connections)
+
+    if _is_plain(settings):
+        pools = {node: make_pool(node) for node in names(settings)}
+        return MemcachedClient(pools, settings.timeouts, breakers)
+    return GroupClient(source_for(settings), make_pool, settings.timeouts, breakers, settings.endpoint.copies)
 
 
 def connect_async(settings: Settings, breakers: Breakers) -> AsyncMemcachedClient:
     """A client for the running event loop. Connects on first use."""
     return AsyncMemcachedClient(connect(settings, breakers), settings.max_connections)
+
+
+def breakers_for(settings: Settings) -> Breakers:
+    """Where another node has a copy, a node is given up sooner."""
+    return (
+        Breakers(settings.timeouts, _FAILURES_OF_A_COPY)
+        if settings.endpoint.copies > 1
+        else Breakers(settings.timeouts)
+    )
+
+
+def source_for(settings: Settings) -> Source:
+    """Who knows the nodes."""
+    if not settings.endpoint.discovery:
+        return Fixed(names(settings))
+    return memcached_discovery.shared(settings, _connecting(settings))
+
+
+def node_of_for(settings: Settings) -> Callable[[bytes], str]:
+    """What tells the node, or the nodes, that a key fails with."""
+    if _is_plain(settings):
+        return partial(node_of, names(settings))
+    return partial(group_of, source_for(settings), settings.endpoint.copies)
 
 
 def node_of(nodes: Sequence[str], key: bytes) -> str:
@@ -56,12 +81,23 @@ def node_of(nodes: Sequence[str], key: bytes) -> str:
 
 def names(settings: Settings) -> tuple[str, ...]:
     """The nodes that the settings name."""
-    return tuple(_name(node) for node in settings.endpoint.nodes)
+    return tuple(name_of(*node) for node in settings.endpoint.nodes)
 
 
-def _name(node: tuple[str, int]) -> str:
-    host, port = node
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _is_plain(settings: Settings) -> bool:
+    return not settings.endpoint.discovery and settings.endpoint.copies == 1
+
+
+def _connecting(settings: Settings) -> Callable[[str], Connection]:
+    """What makes a connection to the node of a name."""
+    try:
+        from .memcached_connection import Connection
+    except ImportError as error:
+        raise MissingExtra(
+            "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
+        ) from error
+    tls = context(settings.endpoint)
+    return lambda node: Connection(place_of(node), tls)
 
 
 class MemcachedClient:
@@ -70,19 +106,24 @@ class MemcachedClient:
     blind_touch = True
 
     def __init__(self, pools: Mapping[str, Pool[Connection]], timeouts: Timeouts, breakers: Breakers) -> None:
-        self._pools, self.timeouts, self._breakers = pools, timeouts, breakers
+        self.timeouts = timeouts
+        self.notice: Callable[[str], None] = unheard
+        self._pools, self._breakers = pools, breakers
         self.nodes: Final = tuple(pools)
 
     def node_of(self, key: bytes) -> str:
         """The name of the node that has `key`."""
         return node_of(self.nodes, key)
 
+    place_of = node_of
+
     def perform(self, command: Command) -> Reply:
         with self.timeouts.limited():
-            return self.ask(self.node_of(command.key), command)
+            return self.ask(command)
 
-    def ask(self, node: str, command: Command) -> Reply:
-        """Perform `command` on that node, which must be the one that has its key, within the running operation."""
+    def ask(self, command: Command) -> Reply:
+        """As `perform`, within the running operation."""
+        node = self.node_of(command.key)
         # What is new may be put on another node if this one fails (`settle.insert`).
         elsewhere = isinstance(command, Write) and command.token == ABSENT and len(self.nodes) > 1
         with (
@@ -113,59 +154,3 @@ def _found(connection: Connection, key: bytes) -> Entry | None:
     except StoreUnavailable as error:
         error.sent = False  # the write was refused, so nothing is unknown
         raise
-
-
-class AsyncMemcachedClient:
-    """The same for the tasks of one event loop: each command is one hop to a thread, which carries it out.
-
-    There are at most `most` threads for each node, as many as it has connections, so that a node that hangs holds up
-    its own keys only. Who finds none free waits, as long as the operation may. A task that is cancelled leaves its command
-    to the thread, which ends it and gives the connection back in order.
-    """
-
-    blind_touch = True
-
-    def __init__(self, client: MemcachedClient, most: int) -> None:
-        self._client, self._most = client, most
-        self._places = {node: asyncio.Semaphore(most) for node in client.nodes}
-        self._threads: ThreadPoolExecutor | None = None
-        # An event loop that ended without `aclose` leaves the connections to the garbage collector.
-        weakref.finalize(self, client.close)
-
-    async def perform(self, command: Command) -> Reply:
-        with self._client.timeouts.limited():
-            return await self._ask(command)
-
-    async def _ask(self, command: Command) -> Reply:
-        node = self._client.node_of(command.key)
-        places = self._places[node]
-        try:
-            async with asyncio.timeout(running().left()):
-                await places.acquire()
-        except TimeoutError:
-            raise exhausted() from None
-        loop = asyncio.get_running_loop()
-
-        def vacate(_: Future[Reply]) -> None:
-            with suppress(RuntimeError):  # the event loop has ended meanwhile
-                loop.call_soon_threadsafe(places.release)
-
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._most * len(self._places), "elasticache-sessions")
-        try:
-            job = self._threads.submit(copy_context().run, self._client.ask, node, command)
-        except RuntimeError as error:  # no thread to be had; what was queued is not to be done later
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
-            places.release()
-            raise StoreUnavailable(
-                f"no thread to ask Memcached in: {error}. Try again.", sent=False
-            ) from error
-        job.add_done_callback(vacate)
-        return await asyncio.wrap_future(job)
-
-    async def aclose(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
-        self._client.close()

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..exceptions import DecodeError, StoreUnavailable
-from ..record import REVISION, Header, Kind, is_alone, is_plainly_live, restamped, unpack
+from ..record import (
+    KEPT_REVISIONS,
+    REVISION,
+    Header,
+    Kind,
+    generation_of,
+    is_alone,
+    is_plainly_live,
+    restamped,
+    unpack,
+)
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .memcached_asks import DOWN, RENEW, Ask, Flight, Left, Noticed
 from .memcached_handover import MISSING, bring
@@ -162,7 +172,9 @@ def _ttl(left: int) -> int:
 
 
 def write(command: Write, view: View) -> Flight[Stored | Conflict]:
-    """One flight, where nobody else writes."""
+    """One flight, where nobody else writes. Two where it must be known what came of it: one node decides first then, and
+    what that has taken stays.
+    """
     key, owners = command.key, view.owners(command.key)
     creates = command.token == ABSENT
     token = (
@@ -172,12 +184,25 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
         # Read before the last repair, or when the key had other owners.
         return Conflict((yield from read(Read(key), view)))
     value = command.value if token.agreed else restamped(command.value, alone=True)
-    parts = ((node, token.parts[node]) for node in owners)
-    answers = yield [
+
+    def question(node: str) -> Ask:
+        part = token.parts[node]
         # A node that was down is asked whether it is back.
-        Ask(node, Read(key) if part is None else Write(key, value, command.ttl, part))
-        for node, part in parts
-    ]
+        return Ask(node, Read(key) if part is None else Write(key, value, command.ttl, part))
+
+    if command.exactly_once and len(owners) > 1:
+        answers: list[object] = []
+        for node in owners:
+            # The others are asked as well, so that a node which fails is known to be down when they answer.
+            said = yield [question(node) if other == node else Ask(other, Read(key)) for other in owners]
+            answers.append(said[owners.index(node)])
+            if (
+                not any(isinstance(each, Stored) or _is_resent(each) for each in answers)
+                and answers[-1] is not DOWN
+            ):
+                return Conflict((yield from read(Read(key), view)))
+    else:
+        answers = yield [question(node) for node in owners]
     stored = [isinstance(answer, Stored) for answer in answers]
     down = [answer is DOWN for answer in answers]
     if all(stored):
@@ -186,19 +211,26 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
     settled = creates or not token.agreed
     if settled and any(stored) and all(one or other for one, other in zip(stored, down, strict=True)):
         return Stored(None)
-    perhaps = any(stored) or any(isinstance(answer, Conflict) and answer.resent for answer in answers)
-    return (yield from _acknowledged(command, view, perhaps=perhaps))
+    decided = command.exactly_once and next(
+        (one for one, other in zip(stored, down, strict=True) if not other), False
+    )
+    perhaps = any(stored) or any(map(_is_resent, answers))
+    return (yield from _acknowledged(command, view, perhaps=perhaps, decided=decided))
 
 
-def _acknowledged(command: Write, view: View, *, perhaps: bool) -> Flight[Stored | Conflict]:
+def _is_resent(answer: object) -> bool:
+    return isinstance(answer, Conflict) and answer.resent
+
+
+def _acknowledged(command: Write, view: View, *, perhaps: bool, decided: bool) -> Flight[Stored | Conflict]:
     """Whether a write that found others in its way came to hold after all, on every node that is up.
 
-    `perhaps`: whether a node took it.
+    `perhaps`: whether a node took it; `decided`: whether the one did that decides.
     """
-    key, revision = command.key, command.value[REVISION]
+    key = command.key
     for _ in range(_TRIES):
         found = yield from _look(Read(key), view)
-        if found.entry is None or not _includes(found.entry.value, revision):
+        if found.entry is None or not _includes(found.entry.value, command.value, decided=decided):
             return Conflict(found.entry, resent=perhaps)
         if not found.agrees:
             continue
@@ -208,13 +240,20 @@ def _acknowledged(command: Write, view: View, *, perhaps: bool) -> Flight[Stored
     raise StoreUnavailable(f"a session changed {_TRIES} times while it was written. Try again.", retry=True)
 
 
-def _includes(value: bytes, revision: bytes) -> bool:
-    """Whether what is there was made of the write called `revision`. Under somebody else's tombstone nothing is."""
+def _includes(value: bytes, written: bytes, *, decided: bool) -> bool:
+    """Whether what is there was made of what was `written`. Under somebody else's tombstone nothing is."""
+    revision = written[REVISION]
     try:
         header = unpack(value).header
     except DecodeError:
         return value[REVISION] == revision
-    return revision == header.revision or (header.kind is not Kind.TOMBSTONE and revision in header.revisions)
+    if revision == header.revision:
+        return True
+    if header.kind is Kind.TOMBSTONE:
+        return False
+    # So many writes ago that it is not named any more: then the one that decides says it, as all were made of that.
+    behind = header.generation >= generation_of(written) + KEPT_REVISIONS
+    return revision in header.revisions or (decided and behind and not header.alone)
 
 
 def _mark_alone(key: bytes, entry: Entry, view: View) -> Flight[None]:

@@ -1,0 +1,98 @@
+"""Memcached for event loops: its driver knows threads alone."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Final, Protocol
+
+from ..exceptions import StoreUnavailable
+from ..limit import Timeouts, exhausted, running
+from .base import Command, Reply
+
+# `most` for each node is what bounds them.
+_MOST_THREADS: Final = 10_000
+
+
+class Threaded(Protocol):
+    """A client for threads."""
+
+    @property
+    def timeouts(self) -> Timeouts: ...
+
+    notice: Callable[[str], None]
+
+    def place_of(self, key: bytes) -> str:
+        """The name of the node that has `key`, or the first of those; "" where it is not known yet. Never waits."""
+
+    def ask(self, command: Command) -> Reply:
+        """As `CacheClient.perform`, within the running operation."""
+
+    def close(self) -> None: ...
+
+
+class AsyncMemcachedClient:
+    """A client for the tasks of one event loop: each command is one hop to a thread, which carries it out.
+
+    There are at most `most` threads for each node, as many as it has connections, so that a node that hangs holds up
+    its own keys only. Who finds none free waits, as long as the operation may. A task that is cancelled leaves its command
+    to the thread, which ends it and gives the connection back in order.
+    """
+
+    blind_touch = True
+
+    def __init__(self, client: Threaded, most: int) -> None:
+        self.client, self._most = client, most
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        # An event loop that ended without `aclose` leaves the connections to the garbage collector.
+        weakref.finalize(self, client.close)
+
+    @property
+    def notice(self) -> Callable[[str], None]:
+        return self.client.notice
+
+    @notice.setter
+    def notice(self, notice: Callable[[str], None]) -> None:
+        self.client.notice = notice
+
+    async def perform(self, command: Command) -> Reply:
+        with self.client.timeouts.limited():
+            return await self._ask(command)
+
+    async def _ask(self, command: Command) -> Reply:
+        places = self._places.setdefault(self.client.place_of(command.key), asyncio.Semaphore(self._most))
+        try:
+            async with asyncio.timeout(running().left()):
+                await places.acquire()
+        except TimeoutError:
+            raise exhausted() from None
+        loop = asyncio.get_running_loop()
+
+        def vacate(_: Future[Reply]) -> None:
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                loop.call_soon_threadsafe(places.release)
+
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_MOST_THREADS, "elasticache-sessions")
+        try:
+            job = self._threads.submit(copy_context().run, self.client.ask, command)
+        except RuntimeError as error:  # no thread to be had; what was queued is not to be done later
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+            places.release()
+            raise StoreUnavailable(
+                f"no thread to ask Memcached in: {error}. Try again.", sent=False
+            ) from error
+        job.add_done_callback(vacate)
+        return await asyncio.wrap_future(job)
+
+    async def aclose(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+        self.client.close()
