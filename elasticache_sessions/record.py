@@ -5,8 +5,8 @@ value. The header can be read without opening the fields, by the Lua scripts in 
 
     offset  bytes  what
          0      1  format
-         1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 what has left this node
-         2      1  flags: 1 alone, 2 leaving (`Header`); the others 0: room for compression
+         1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 leaving this node, 5 has left it
+         2      1  flags: 1 alone (`Header`); the others 0: room for compression
          3      1  key number, 0: not encrypted; room for encryption
          4      4  generation, one higher with every write
          8      4  idle TTL in seconds, 0: the store-wide one
@@ -49,7 +49,6 @@ _MAX_UINT32: Final = 2**32 - 1
 _NO_REVISION: Final = bytes(REVISION_BYTES)
 _FLAGS_AT: Final = 2
 _ALONE: Final = 1
-_LEAVING: Final = 2
 NO_OWNER: Final = bytes(OWNER_BYTES)
 
 
@@ -59,7 +58,9 @@ class Kind(IntEnum):
     LIVE = 1
     TOMBSTONE = 2
     INDEX = 3
-    LEFT = 4
+    LEAVING = 4
+    """On its way to another node: nobody writes to it here any more."""
+    LEFT = 5
     """What a record leaves where it was: somebody who still looks for it here has old news of the nodes."""
 
 
@@ -85,8 +86,6 @@ class Header:
     """Of a session that lives on two nodes: written while one of them was down, or while they held different things, so
     that it may be acknowledged though only one has it.
     """
-    leaving: bool = False
-    """On its way to another node: nobody writes to it here any more."""
 
     @property
     def revision(self) -> bytes:
@@ -112,7 +111,7 @@ def pack(record: Record) -> bytes:
     header = _HEADER.pack(
         FORMAT,
         head.kind,
-        _ALONE * head.alone | _LEAVING * head.leaving,
+        _ALONE * head.alone,
         head.key_number,
         min(head.generation, _MAX_UINT32),
         min(head.idle_ttl, _MAX_UINT32),
@@ -130,13 +129,18 @@ def _summed(header: bytes, body: bytes) -> bytes:
     return header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body
 
 
-def restamped(data: bytes, *, alone: bool | None = None, leaving: bool | None = None) -> bytes:
-    """The record in `data`, with those flags. Its fields are not looked at."""
+def restamped(data: bytes, *, alone: bool) -> bytes:
+    """The record in `data`, alone or not. Its fields are not looked at."""
+    if is_alone(data) is alone:
+        return data
     header = bytearray(data[:HEADER_BYTES])
-    for flag, wanted in ((_ALONE, alone), (_LEAVING, leaving)):
-        if wanted is not None:
-            header[_FLAGS_AT] = header[_FLAGS_AT] & ~flag | flag * wanted
-    return data if header == data[:HEADER_BYTES] else _summed(bytes(header), data[_BODY:])
+    header[_FLAGS_AT] ^= _ALONE
+    return _summed(bytes(header), data[_BODY:])
+
+
+def is_alone(data: bytes) -> bool:
+    """Whether the record in `data` says so (`Header.alone`)."""
+    return bool(data[_FLAGS_AT] & _ALONE)
 
 
 def generation_of(data: bytes) -> int:
@@ -144,13 +148,8 @@ def generation_of(data: bytes) -> int:
 
 
 def is_plainly_live(data: bytes) -> bool:
-    """Whether it is a live record, without a look at anything but that: alone or not, and not leaving."""
-    return len(data) > HEADER_BYTES and data[1] == Kind.LIVE and not data[_FLAGS_AT] & _LEAVING
-
-
-def is_alone(data: bytes) -> bool:
-    """Whether the record in `data` says so (`Header.alone`)."""
-    return bool(data[_FLAGS_AT] & _ALONE)
+    """Whether it is a live record, without a look at anything but that."""
+    return len(data) > HEADER_BYTES and data[1] == Kind.LIVE
 
 
 def unpack(data: bytes) -> Record:
@@ -175,7 +174,7 @@ def unpack(data: bytes) -> Record:
         *revisions,
         owner,
     ) = _HEADER.unpack_from(data)
-    if form != FORMAT or flags & ~(_ALONE | _LEAVING) or key_number:
+    if form != FORMAT or flags & ~_ALONE or key_number:
         raise DecodeError(f"format {form}, flags {flags}, key {key_number} are not known to this version")
     body = memoryview(data)[_BODY:]
     if _CRC.unpack_from(data, HEADER_BYTES)[0] != zlib.crc32(body, zlib.crc32(data[:HEADER_BYTES])):
@@ -194,7 +193,6 @@ def unpack(data: bytes) -> Record:
             owner,
             key_number,
             bool(flags & _ALONE),
-            bool(flags & _LEAVING),
         )
     except ValueError as error:
         raise DecodeError(f"not a record: {error}") from error

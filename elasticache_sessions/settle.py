@@ -69,7 +69,7 @@ def settle(
         raise ValueError("only a stored session can be written to")
     current = known
     key, handle = rules.key(session_id), handle_of(session_id)
-    revision = secrets.token_bytes(REVISION_BYTES)
+    revision, at_least = secrets.token_bytes(REVISION_BYTES), 0
     for attempt in range(_ATTEMPTS):
         if attempt >= _EAGER_ATTEMPTS:
             yield Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
@@ -83,7 +83,9 @@ def settle(
         decision = decide(current)
         if decision is None:
             return current, token
-        record, ttl = _stamped(decision, revision, rules)
+        record, ttl = _stamped(decision, revision, rules, at_least)
+        # Of two attempts that one of several nodes took each, the later one counts.
+        at_least = record.header.generation + 1
         try:
             reply: Stored | Conflict = yield Write(key, _sized(record, rules), ttl, token, exactly_once)
         except StoreUnavailable as error:
@@ -115,8 +117,8 @@ _UNKNOWN: Final = (
 )
 
 
-def _stamped(decision: Record, revision: bytes, rules: Rules) -> tuple[Record, int]:
-    """`decision` as the next generation, and its TTL in seconds."""
+def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0) -> tuple[Record, int]:
+    """`decision` as the next generation, or that one, and its TTL in seconds."""
     header = decision.header
     ttl = ttl_of(header, rules)
     if header.kind is Kind.TOMBSTONE:
@@ -128,7 +130,8 @@ def _stamped(decision: Record, revision: bytes, rules: Rules) -> tuple[Record, i
     idles = rules.blind_touch and header.kind is Kind.LIVE and header.idle_ttl
     header = replace(header, idle_end=rules.now() + header.idle_ttl if idles else 0)
     revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
-    header = replace(header, generation=header.generation + 1, revisions=revisions)
+    generation = max(header.generation + 1, at_least)
+    header = replace(header, generation=generation, revisions=revisions)
     return Record(header, decision.fields), ttl
 
 

@@ -70,6 +70,7 @@ ORDER = [
     "clients.rounds",
     "clients.memcached_listing",
     "clients.memcached_history",
+    "clients.memcached_known",
     "clients.memcached_discovery",
     "clients.memcached_connection",
     "clients.memcached_flight",

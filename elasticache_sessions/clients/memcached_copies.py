@@ -22,17 +22,20 @@ from ..record import (
     generation_of,
     is_alone,
     is_plainly_live,
+    pack,
     restamped,
     unpack,
 )
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .memcached_asks import DOWN, RENEW, Ask, Flight, Left, Noticed
-from .memcached_handover import MISSING, bring
+from .memcached_handover import MISSING, OUTDATED_VIEW, bring, leave_word
 from .memcached_nodes import Nodes
-from .memcached_views import OUTDATED, Copy, Token, best, value_of
+from .memcached_views import OUTDATED, Copy, Token, judge
 
 # How often somebody else may have been faster. Each time, a writer somewhere got on.
 _TRIES: Final = 8
+# What has fewer seconds left is not worth mending; and Memcached would give it up to so many anew, again and again.
+_DYING: Final = 3
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class View:
 
     nodes: Nodes
     copies: int
+    is_recent: bool = False
+    """Whether there may be processes that have not heard of the last change yet."""
     renewed: bool = False
 
     def owners(self, key: bytes) -> tuple[str, ...]:
@@ -80,39 +85,57 @@ def read(command: Read, view: View) -> Flight[Entry | None]:
 def _look(command: Read, view: View) -> Flight[_Found]:
     key = command.key
     found: _Found | None = None
+    seen: Token | None = None
     for _ in range(_TRIES):
         owners = view.owners(key)
         answers = yield [Ask(node, command) for node in owners]
         if (same := _the_same(owners, answers)) is not None:
             return same
         copies = [Copy.of(*each) for each in zip(owners, answers, strict=True)]
-        if any(copy.is_moving for copy in copies) and not view.renewed:
+        if any(copy.moved_in > view.nodes.version for copy in copies):
+            if view.renewed:
+                raise StoreUnavailable(OUTDATED_VIEW, retry=True, sent=False, silent=None)
             yield from view.renew()
             continue
-        winner, merged = best(copies)
+        winner, merged, is_sure = judge(copies)
         down = any(copy.down for copy in copies)
-        if winner is None:
-            if view.nodes.previous is None and not view.renewed:
+        if winner is None or winner.entry is None:
+            if view.nodes.previous is None:
                 yield from view.renew()  # with the nodes that had it before
-                continue
-            if (yield from bring(key, copies, view.before(key))):
-                continue
-            if down:
-                raise StoreUnavailable(MISSING)
-            return _Found(None, agrees=True, down=False)
-        value = value_of(winner, merged)
+            elif not (yield from bring(key, copies, view.before(key), view.nodes.version)):
+                if down:
+                    raise StoreUnavailable(MISSING)
+                return _Found(None, agrees=True, down=False)
+            continue
+        value = winner.entry.value if merged is None else pack(merged)
         bad = [copy for copy in copies if not copy.down and _is_worse(copy, winner, value, command)]
-        entry = winner.entry
-        if not bad and entry is not None:
-            parts = {copy.node: copy.token for copy in copies}
-            return _Found(Entry(value, Token(agreed=False, parts=parts).packed()), agrees=True, down=down)
-        found = _Found(Entry(value, OUTDATED), agrees=True, down=down)
-        if (yield from _repair(key, winner, value, bad, command)):
-            return found
-        found = None if merged is not None else _Found(found.entry, agrees=False, down=down)
+        token = Token(agreed=False, parts={copy.node: copy.token for copy in copies})
+        if not is_sure and bad and token != seen:
+            seen = token  # until nothing has changed from one look to the next: then all of it was there at one moment
+            continue
+        ttl = (yield from _ttl(winner, command)) if bad else 0
+        if ttl < _DYING:
+            return _Found(Entry(value, token.packed()), agrees=True, down=down)
+        asks = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in bad]
+        if all(isinstance(answer, Stored) for answer in (yield asks)):
+            yield Noticed("repaired")
+            return _Found(Entry(value, OUTDATED), agrees=True, down=down)
+        if merged is None:
+            found = _Found(Entry(value, OUTDATED), agrees=False, down=down)
     if found is None:
         raise StoreUnavailable(f"a session changed {_TRIES} times while it was read. Try again.", retry=True)
     return found
+
+
+def _ttl(winner: Copy, command: Read) -> Flight[int]:
+    """The seconds that what counts still has, at most: what is mended must not live any longer for that."""
+    header = winner.header
+    if command.touch is not None:
+        if header is not None and header.kind is Kind.TOMBSTONE:
+            return max(command.touch, header.expires_at - command.now)
+        return command.touch  # which it has just been given
+    (left,) = yield [Ask(winner.node, Left(command.key))]
+    return left or 0
 
 
 def _the_same(owners: Sequence[str], answers: Sequence[object]) -> _Found | None:
@@ -133,7 +156,7 @@ def _is_worse(copy: Copy, winner: Copy, value: bytes, command: Read) -> bool:
     """Whether a node's copy is to be replaced by `value`."""
     if copy.entry is None:
         return winner.header is not None
-    if winner.header is None or (copy.header is None and copy.counts):
+    if winner.header is None or copy.header is None:
         return False  # nobody reads it, so nobody may judge it
     return copy.entry.value != value or _is_cut_short(winner.header, command)
 
@@ -147,30 +170,6 @@ def _is_cut_short(header: Header, command: Read) -> bool:
     )
 
 
-def _repair(key: bytes, winner: Copy, value: bytes, bad: Sequence[Copy], command: Read) -> Flight[bool]:
-    """Give `value` to the nodes that hold something worse, if they still do; whether all of them took it."""
-    header = winner.header
-    if header is not None and winner.is_tombstone and command.touch is not None:
-        ttl = max(1, header.expires_at - command.now)
-    elif command.touch is not None:
-        ttl = max(1, command.touch)  # the touch has just given it that
-    else:
-        (left,) = yield [Ask(winner.node, Left(key))]
-        if left is None:
-            return False
-        ttl = _ttl(left)
-    answers = yield [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in bad]
-    took = all(isinstance(answer, Stored) for answer in answers)
-    if took:
-        yield Noticed("repaired")
-    return took
-
-
-def _ttl(left: int) -> int:
-    """What Memcached said of a TTL, as one to write with. Nothing of ours lives for ever."""
-    return max(1, left) if left >= 0 else 1
-
-
 def write(command: Write, view: View) -> Flight[Stored | Conflict]:
     """One flight, where nobody else writes. Two where it must be known what came of it: one node decides first then, and
     what that has taken stays.
@@ -180,26 +179,28 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
     token = (
         Token(agreed=True, parts=dict.fromkeys(owners, ABSENT)) if creates else Token.unpacked(command.token)
     )
+    if creates and view.is_recent:
+        yield from leave_word(key, owners, view.nodes, view.copies)
     if token is None or token.parts.keys() != set(owners):
         # Read before the last repair, or when the key had other owners.
         return Conflict((yield from read(Read(key), view)))
-    value = command.value if token.agreed else restamped(command.value, alone=True)
+    value = restamped(command.value, alone=not token.agreed)
 
     def question(node: str) -> Ask:
         part = token.parts[node]
         # A node that was down is asked whether it is back.
         return Ask(node, Read(key) if part is None else Write(key, value, command.ttl, part))
 
+    answers: list[object]
     if command.exactly_once and len(owners) > 1:
-        answers: list[object] = []
+        answers = []
         for node in owners:
-            # The others are asked as well, so that a node which fails is known to be down when they answer.
-            said = yield [question(node) if other == node else Ask(other, Read(key)) for other in owners]
-            answers.append(said[owners.index(node)])
-            if (
-                not any(isinstance(each, Stored) or _is_resent(each) for each in answers)
-                and answers[-1] is not DOWN
-            ):
+            # The others are asked as well, so that a node which fails is known to be down when they answer; and whether one
+            # that has taken it still has it.
+            said = yield [question(each) if each == node else Ask(each, Read(key)) for each in owners]
+            answers = [_still(*each, value) for each in zip(answers, said, strict=False)]
+            answers.append(said[len(answers)])
+            if not any(map(_may_be_stored, answers)) and answers[-1] is not DOWN:
                 return Conflict((yield from read(Read(key), view)))
     else:
         answers = yield [question(node) for node in owners]
@@ -214,12 +215,20 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
     decided = command.exactly_once and next(
         (one for one, other in zip(stored, down, strict=True) if not other), False
     )
-    perhaps = any(stored) or any(map(_is_resent, answers))
+    perhaps = any(map(_may_be_stored, answers))
     return (yield from _acknowledged(command, view, perhaps=perhaps, decided=decided))
 
 
-def _is_resent(answer: object) -> bool:
-    return isinstance(answer, Conflict) and answer.resent
+def _may_be_stored(answer: object) -> bool:
+    return isinstance(answer, Stored) or (isinstance(answer, Conflict) and answer.resent)
+
+
+def _still(answer: object, said: object, value: bytes) -> object:
+    """What came of a write that was answered so, by what the node has said since."""
+    if not isinstance(answer, Stored) or said is DOWN:
+        return answer
+    has_it = isinstance(said, Entry) and generation_of(said.value) >= generation_of(value)
+    return answer if has_it else Conflict(None, resent=True)
 
 
 def _acknowledged(command: Write, view: View, *, perhaps: bool, decided: bool) -> Flight[Stored | Conflict]:
@@ -266,7 +275,7 @@ def _mark_alone(key: bytes, entry: Entry, view: View) -> Flight[None]:
     if left is None or left is DOWN:
         return
     value = restamped(entry.value, alone=True)
-    yield [Ask(node, Write(key, value, _ttl(left), part)) for node, part in up.items()]
+    yield [Ask(node, Write(key, value, max(1, left), part)) for node, part in up.items()]
 
 
 def replace(command: Replace, view: View) -> Flight[bool]:

@@ -11,10 +11,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ..endpoint import Endpoint
@@ -23,7 +22,8 @@ from ..limit import TimeLimit, Timeouts, running
 from ..session import logger
 from ..settings import Settings
 from .base import Command, Read, Write
-from .memcached_history import LONGEST_HISTORY, History, key_of, recall, remember
+from .memcached_history import History, key_of, recall, remember
+from .memcached_known import Known
 from .memcached_listing import LONGEST, QUESTION, Listing, is_whole, name_of, parse
 from .memcached_nodes import Nodes
 from .network import open_socket
@@ -49,18 +49,6 @@ class Node(Protocol):
 Connect = Callable[[str], Node]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of the nodes; swapped whole."""
-
-    nodes: Nodes
-    ends: tuple[float, ...]
-    """When each of the previous sets is told no more (`time.monotonic`)."""
-    version: int
-    confirmed: float
-    """When the question was asked that was last answered so."""
-
-
 class Discovery:
     """The nodes of one cluster. The thread begins when somebody first asks, and ends with the object."""
 
@@ -71,7 +59,7 @@ class Discovery:
         self._handover = math.inf if endpoint.handover is None else endpoint.handover
         self._tls = context(endpoint)
         self._name = f"the configuration endpoint {name_of(endpoint.host, endpoint.port)}"
-        self._known: _Known | None = None
+        self._known: Known | None = None
         self._fails = self._tells = False
         self._stale_since: float | None = None
         self.begin()
@@ -105,8 +93,9 @@ class Discovery:
         known = self._known
         if known is None:
             return None
-        if known.ends and known.ends[-1] <= time.monotonic():
-            known = self._without_old(known)
+        if known.is_old(now := time.monotonic()):
+            with self._lock:
+                known = self._known = (self._known or known).without_old(now)
         return known.nodes
 
     @property
@@ -116,6 +105,12 @@ class Discovery:
         """
         known = self._known
         return -math.inf if known is None else known.confirmed
+
+    @property
+    def changed(self) -> float:
+        """When (`time.monotonic`) it was learnt that there had been others."""
+        known = self._known
+        return -math.inf if known is None else known.changed
 
     def poke(self) -> None:
         """Somebody has reason to think that the nodes are others: ask soon. Nobody waits for it."""
@@ -129,20 +124,9 @@ class Discovery:
             known = self._known
             if known is None or node in known.nodes.current or node not in known.nodes.known():
                 return
-            left = (tuple(name for name in names if name != node) for names in known.nodes.previous or ())
-            kept = [(names, end) for names, end in zip(left, known.ends, strict=True) if names]
-            self._known = _with_previous(known, kept)
-            self._tells = True
+            self._known, self._tells = known.without(node), True
         logger.warning("the Memcached node %s has left the cluster, and what was left there is lost", node)
         self.poke()
-
-    def _without_old(self, known: _Known) -> _Known:
-        now, previous = time.monotonic(), zip(known.nodes.previous or (), known.ends, strict=True)
-        younger = _with_previous(known, [(names, end) for names, end in previous if end > now])
-        with self._lock:
-            if self._known is known:
-                self._known = younger
-        return younger
 
     def close(self) -> None:
         """End the thread. It begins anew when somebody asks for the nodes."""
@@ -228,17 +212,17 @@ class Discovery:
             return
         nodes, tells = known.nodes, self._tells
         if nodes.previous is None:
-            previous = recall(self._key, known.version, nodes.current, self._ask)
-            ends = time.monotonic() + self._handover
-            recalled = _with_previous(known, [(names, ends) for names in previous] if self._handover else [])
+            previous = recall(self._key, nodes.version, nodes.current, self._ask)
             with self._lock:
                 if self._known is known:
-                    self._known = known = replace(recalled, confirmed=asked)
+                    self._known = known = known.recalled(previous, asked, time.monotonic(), self._handover)
             tells = True
         self._tells = False
         if tells:
             remember(
-                self._key, History(known.version, (nodes.current, *(known.nodes.previous or ()))), self._ask
+                self._key,
+                History(known.nodes.version, (nodes.current, *(known.nodes.previous or ()))),
+                self._ask,
             )
 
     def _ask(self, node: str, command: Read | Write) -> object:
@@ -247,25 +231,22 @@ class Discovery:
 
     def _learn(self, listing: Listing, asked: float) -> str | None:
         """Take it, or say why not."""
-        known, nodes = self._known, listing.nodes
+        known = self._known
         if known is None:
-            # Confirmed when it is known which there were before.
-            self._known = _Known(Nodes(nodes, None), (), listing.version, -math.inf)
+            self._known = Known.first(listing)
             return None
-        if listing.version < known.version:
+        if listing.version < known.nodes.version:
             since = self._stale_since = asked if self._stale_since is None else self._stale_since
             if asked < since + _STALE_FOR * self._endpoint.discovery_interval:
-                return f"tells configuration {listing.version}, and {known.version} was told before"
+                return f"tells configuration {listing.version}, and {known.nodes.version} was told before"
         self._stale_since = None
-        current, confirmed = known.nodes.current, asked if known.nodes.previous is not None else -math.inf
-        if set(nodes) == set(current):
-            self._known = replace(known, version=listing.version, confirmed=confirmed)
+        if known.has(listing):
+            self._known = known.confirmed_by(listing, asked)
             return None
-        logger.info("Memcached's nodes are now %s; they were %s", ", ".join(nodes), ", ".join(current))
-        changed = _Known(Nodes(nodes), (), listing.version, asked)
-        earlier = [(current, time.monotonic() + self._handover)] if self._handover else []
-        earlier += zip(known.nodes.previous or (), known.ends, strict=True)
-        self._known, self._tells = _with_previous(changed, earlier[:LONGEST_HISTORY]), True
+        told, were = ", ".join(listing.nodes), ", ".join(known.nodes.current)
+        logger.info("Memcached's nodes are now %s; they were %s", told, were)
+        self._known = known.changed_to(listing, asked, time.monotonic(), self._handover)
+        self._tells = True
         return None
 
     def _reply(self) -> bytes:
@@ -280,13 +261,6 @@ class Discovery:
             finally:
                 sock.close()
         return bytes(reply)
-
-
-def _with_previous(known: _Known, previous: Sequence[tuple[tuple[str, ...], float]]) -> _Known:
-    current = known.nodes.current
-    kept = [(names, end) for names, end in previous if set(names) != set(current)]
-    nodes = Nodes(current, tuple(names for names, _ in kept))
-    return replace(known, nodes=nodes, ends=tuple(end for _, end in kept))
 
 
 _living: weakref.WeakSet[Discovery] = weakref.WeakSet()

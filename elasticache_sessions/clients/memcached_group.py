@@ -4,6 +4,7 @@ the nodes' connections.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
 from .memcached_copies import View, perform
 from .memcached_flight import Flights
+from .memcached_handover import OUTDATED_VIEW, WORD_TTL
 from .memcached_nodes import Nodes
 from .memcached_pool import Pool
 
@@ -46,6 +48,10 @@ class Source(Protocol):
     def confirmed(self) -> float:
         """When (`time.monotonic`) the question was asked whose answer they are."""
 
+    @property
+    def changed(self) -> float:
+        """When (`time.monotonic`) it was learnt that there had been others."""
+
     def poke(self) -> None:
         """Somebody has reason to think that they are others."""
 
@@ -55,6 +61,8 @@ class Source(Protocol):
 
 class Fixed:
     """Nodes that stay: those of a URL."""
+
+    changed = -math.inf
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self.nodes = self.known = Nodes(tuple(nodes))
@@ -106,7 +114,7 @@ class GroupClient:
         """As `perform`, within the running operation."""
         nodes = self._source.nodes
         self._close_others(nodes)
-        view = View(nodes, self._copies)
+        view = View(nodes, self._copies, time.monotonic() < self._source.changed + WORD_TTL)
         answer = partial(self._answer, view, set())
         if isinstance(command, Write) and command.token == ABSENT and len(nodes.current) > self._copies:
             # What is new may be put on other nodes if these fail (`settle.insert`).
@@ -123,7 +131,7 @@ class GroupClient:
             self.notice(question.name)
             return None
         if isinstance(question, Renew):
-            return self._renewed()
+            return self._renewed(view.nodes)
         try:
             answers = self._flights.fly(question)
         except StoreUnavailable as error:
@@ -158,19 +166,18 @@ class GroupClient:
             if now > self._silent_since.setdefault(node, now) + _GONE_AFTER:
                 self._source.forget(node)
 
-    def _renewed(self) -> Nodes:
+    def _renewed(self, known: Nodes) -> Nodes:
+        """What `known` was not enough for: what is asked for from now on, or which nodes there were before."""
         asked = time.monotonic()
-        self._source.poke()
-        while self._source.confirmed < asked:
+        if known.previous is not None:
+            self._source.poke()
+        while True:
+            nodes = self._source.nodes
+            if self._source.confirmed >= asked or (known.previous is None and nodes.previous is not None):
+                return nodes
             if running().left() <= _LOOK:
-                raise StoreUnavailable(
-                    "a session has moved to another Memcached node, and the configuration endpoint has not told in time "
-                    "which nodes there are now. See whether it answers.",
-                    sent=False,
-                    silent=None,
-                )
+                raise StoreUnavailable(OUTDATED_VIEW, sent=False, silent=None)
             time.sleep(_LOOK)
-        return self._source.nodes
 
     def _pool(self, node: str) -> Pool[Connection]:
         found = self._pools.get(node)

@@ -8,70 +8,78 @@ dies in between leaves the rest to whoever comes next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 from typing import Final
 
 from ..exceptions import StoreUnavailable
-from ..record import Kind, Record, pack, restamped
+from ..record import Kind
 from .base import ABSENT, Read, Stored, Write
 from .memcached_asks import Ask, Flight, Left, Noticed
-from .memcached_views import Copy, best
+from .memcached_nodes import Nodes, ranked
+from .memcached_views import Copy, judge, leaving, left
 
 MISSING: Final = (
     "one of the Memcached nodes that may have a session does not answer, and the others do not have it. See whether the node "
     "is up."
 )
+OUTDATED_VIEW: Final = (
+    "a session has moved to another Memcached node, and the configuration endpoint does not tell yet which nodes there are "
+    "now. Try again."
+)
+WORD_TTL: Final = 600
+"""Seconds for which there may be processes that have not heard of a change."""
 
 
-def bring(key: bytes, here: Sequence[Copy], before: Sequence[str]) -> Flight[bool]:
+def bring(key: bytes, here: Sequence[Copy], before: Sequence[str], version: int) -> Flight[bool]:
     """Bring what the nodes `before` still have of `key`, or, where they have nothing, what is left of an earlier move.
 
-    `here`: what the owners of now hold, which is nothing that counts. Returns whether it is worth another look.
+    `here`: what the owners of now, by that version of the nodes, hold, which is nothing that counts. Returns whether it is
+    worth another look.
     """
     there: list[Copy] = []
     if before:
         answers = yield [Ask(node, Read(key)) for node in before]
         there = [Copy.of(*each) for each in zip(before, answers, strict=True)]
-    source = best(there)[0] or _leaving(there)
+    source = judge(there).winner or _leaving(there)
     if source is None:
         if any(copy.down for copy in there):
             raise StoreUnavailable(MISSING)
         source, there = _leaving(here), []
-        if source is None:
-            return False
-    if source.entry is None or source.header is None:
-        return False  # nobody can read it
-    (left,) = yield [Ask(source.node, Left(key))]
-    if left is None:
+    if source is None or source.entry is None or source.header is None:
+        return False  # or nobody can read it
+    (ttl,) = yield [Ask(source.node, Left(key))]
+    if not ttl:
         return True
-    ttl = max(1, left)
-    if not source.is_tombstone and not (yield from _frozen(key, there, ttl)):
+    is_tombstone = source.kind is Kind.TOMBSTONE
+    if not is_tombstone and not (yield from _frozen(key, there, ttl, version)):
         return True
-    value = restamped(source.entry.value, leaving=False)
-    up = [copy for copy in here if not copy.down]
-    puts = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in up]
+    value = source.leaving or source.entry.value
+    puts = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in here if not copy.down]
     looks = [Ask(copy.node, Read(key)) for copy in there if copy.entry is not None]
     answers = yield [*puts, *looks]
     if not any(isinstance(answer, Stored) for answer in answers[: len(puts)]):
         return True  # somebody else was faster
     yield Noticed("moved")
-    if not source.is_tombstone:
-        yield from _mark(
-            key,
-            [Copy.of(ask.node, answer) for ask, answer in zip(looks, answers[len(puts) :], strict=True)],
-            ttl,
-        )
+    marks = []
+    for ask, answer in zip(looks, answers[len(puts) :], strict=True):
+        copy = Copy.of(ask.node, answer)
+        # Unless it has come back meanwhile.
+        if copy.entry is not None and copy.header is not None and copy.leaving == value:
+            word = left(version, copy.header)
+            marks.append(Ask(copy.node, Write(key, word, ttl, copy.entry.token)))
+    if marks:
+        yield marks
     return True
 
 
 def _leaving(copies: Sequence[Copy]) -> Copy | None:
-    return next((copy for copy in copies if copy.is_leaving), None)
+    return next((copy for copy in copies if copy.leaving is not None), None)
 
 
-def _frozen(key: bytes, there: Sequence[Copy], ttl: int) -> Flight[bool]:
+def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight[bool]:
     """Whether nobody writes there any more."""
     asks = [
-        Ask(copy.node, Write(key, restamped(copy.entry.value, leaving=True), ttl, copy.entry.token))
+        Ask(copy.node, Write(key, leaving(copy.entry.value, version), ttl, copy.entry.token))
         for copy in there
         if copy.entry is not None and copy.header is not None and copy.counts
     ]
@@ -79,12 +87,11 @@ def _frozen(key: bytes, there: Sequence[Copy], ttl: int) -> Flight[bool]:
     return all(isinstance(answer, Stored) for answer in answers)
 
 
-def _mark(key: bytes, there: Sequence[Copy], ttl: int) -> Flight[None]:
-    """Leave word where the record was, unless it has come back meanwhile."""
-    asks = []
-    for copy in there:
-        if copy.is_leaving and copy.header is not None and copy.entry is not None:
-            word = pack(Record(replace(copy.header, kind=Kind.LEFT, leaving=False)))
-            asks.append(Ask(copy.node, Write(key, word, ttl, copy.entry.token)))
-    if asks:
-        yield asks
+def leave_word(key: bytes, owners: Sequence[str], nodes: Nodes, copies: int) -> Flight[None]:
+    """What is new is where nobody looks for it who has not heard of the last change: tell him that he has old news."""
+    had = ranked(nodes.previous[0], key)[:copies] if nodes.previous else []
+    if set(had) & set(owners):
+        return  # he writes to one of the nodes that have it
+    for node in had:
+        with suppress(StoreUnavailable):  # then it is no miss for him either
+            yield [Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT))]

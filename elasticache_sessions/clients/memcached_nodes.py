@@ -29,6 +29,8 @@ class Nodes:
     """Those before the last change, before the change before it, and so on, as far back as a session can be there. None:
     that is not known yet.
     """
+    version: int = 0
+    """Higher after each change."""
 
     def owners(self, key: bytes, copies: int) -> tuple[str, ...]:
         """The nodes that have `key`, the one that decides first.

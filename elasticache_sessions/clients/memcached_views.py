@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from ..exceptions import DecodeError
 from ..record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, pack, unpack
@@ -15,6 +15,7 @@ from .memcached_asks import DOWN, Down
 _ABSENT: Final = b"-"
 _WAS_DOWN: Final = b"!"
 _UNKNOWN: Final = b"?"
+_NOBODY: Final = Header(Kind.LEFT, 0, (bytes(REVISION_BYTES),), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Copy:
     entry: Entry | None
     """None: it holds nothing."""
     down: bool = False
-    header: Header | None = field(default=None)
+    record: Record | None = None
     """None: it holds nothing, or nothing that this version can read."""
 
     @classmethod
@@ -68,7 +69,7 @@ class Copy:
         if not isinstance(answer, Entry):
             return cls(node, None, answer is DOWN)
         try:
-            return cls(node, answer, header=unpack(answer.value).header)
+            return cls(node, answer, record=unpack(answer.value))
         except DecodeError:
             return cls(node, answer)
 
@@ -77,93 +78,108 @@ class Copy:
         return None if self.down else ABSENT if self.entry is None else self.entry.token
 
     @property
-    def is_leaving(self) -> bool:
-        return self.header is not None and self.header.leaving
+    def header(self) -> Header | None:
+        return None if self.record is None else self.record.header
 
     @property
-    def is_moving(self) -> bool:
-        """Whether it is on its way to another node, or has left."""
-        return self.header is not None and (self.header.leaving or self.header.kind is Kind.LEFT)
-
-    @property
-    def is_tombstone(self) -> bool:
-        return self.header is not None and self.header.kind is Kind.TOMBSTONE
+    def kind(self) -> Kind | None:
+        return None if self.record is None else self.record.header.kind
 
     @property
     def counts(self) -> bool:
-        """Whether it is a session, or what has become of one."""
-        return self.entry is not None and not self.is_moving
+        """Whether it is a session, or what has become of one; not one on its way to another node, or what that left."""
+        return self.entry is not None and self.kind not in (Kind.LEAVING, Kind.LEFT)
+
+    @property
+    def moved_in(self) -> int:
+        """The version of the nodes in which it was given away; 0: never."""
+        if self.counts or self.record is None:
+            return 0
+        return int.from_bytes(self.record.fields.get(_VERSION, b""), "big")
+
+    @property
+    def leaving(self) -> bytes | None:
+        """What is on its way to another node."""
+        return (
+            None if self.kind is not Kind.LEAVING or self.record is None else self.record.fields.get(_CONTENT)
+        )
 
 
-def best(copies: Sequence[Copy]) -> tuple[Copy | None, Record | None]:
-    """The copy that counts, None where there is none; and what is to be stored in place of all, where it is none of them.
+_VERSION: Final = "version"
+_CONTENT: Final = "content"
 
-    `copies`: that of the node which decides comes first.
-    """
-    winner: Copy | None = None
+
+def leaving(value: bytes, version: int) -> bytes:
+    """What takes the place of `value` while it goes where the nodes of `version` have it."""
+    header = replace(unpack(value).header, kind=Kind.LEAVING)
+    return pack(Record(header, {_VERSION: version.to_bytes(8, "big"), _CONTENT: value}))
+
+
+def left(version: int, header: Header = _NOBODY) -> bytes:
+    """What stays where it was."""
+    return pack(Record(replace(header, kind=Kind.LEFT), {_VERSION: version.to_bytes(8, "big")}))
+
+
+class Verdict(NamedTuple):
+    """Which copy counts."""
+
+    winner: Copy | None
+    """None: there is none."""
     merged: Record | None = None
+    """What is to be stored in place of all, where it is none of them."""
+    is_sure: bool = True
+    """Whether the others may be replaced by it whatever has happened since they were read, if only they are still the same.
+    Else all of them must have been there at one moment, or the winner may be history, and another acknowledged.
+    """
+
+
+def judge(copies: Sequence[Copy]) -> Verdict:
+    """`copies`: that of the node which decides comes first."""
+    verdict = Verdict(None)
     for copy in copies:
-        if not copy.counts:
-            continue
-        if winner is None or winner.header is None or copy.header is None:
-            # What cannot be read gives way to whatever can.
-            winner = copy if winner is None or winner.header is None else winner
-            continue
-        first, second = winner.header, copy.header
-        if _both_alone_apart(first, second):
-            merged = _union(winner, copy)
-        winner = copy if _gives_way(first, second) else winner
-    return winner, merged
+        if copy.counts:
+            verdict = _against(verdict, copy)
+    return verdict
 
 
-def _gives_way(first: Header, second: Header) -> bool:
-    """Whether what the node that decides holds is not what counts."""
+def _against(verdict: Verdict, copy: Copy) -> Verdict:
+    best = verdict.winner
+    if best is None or best.header is None or copy.header is None:
+        # What cannot be read gives way to whatever can.
+        return Verdict(copy) if best is None or best.header is None else verdict
+    first, second = best.header, copy.header
     if (first.kind is Kind.TOMBSTONE) != (second.kind is Kind.TOMBSTONE):
-        return second.kind is Kind.TOMBSTONE
+        return verdict if first.kind is Kind.TOMBSTONE else Verdict(copy)
     if first.revision == second.revision:
-        return second.alone and not first.alone
+        # One writer's, who tried again and then had more to consider; or the very same, and then it says that it is alone.
+        later = (second.generation, second.alone) > (first.generation, first.alone)
+        return Verdict(copy) if later else verdict
     if second.revision in first.revisions or first.revision in second.revisions:
-        return first.revision in second.revisions
+        return Verdict(copy) if first.revision in second.revisions else verdict
     if abs(first.generation - second.generation) >= KEPT_REVISIONS:
-        return second.generation > first.generation
+        return Verdict(copy if second.generation > first.generation else best, is_sure=False)
     # Neither comes from the other. One that is alone may be acknowledged. One that is not can only be half of a write
     # that found another in its way, as nothing is acknowledged before all nodes have it; whoever wrote it will again.
     if first.alone != second.alone:
-        return second.alone
-    return first.alone and second.generation > first.generation
+        return Verdict(copy if second.alone else best, is_sure=False)
+    if not first.alone:
+        return Verdict(best, is_sure=False)
+    if second.generation > first.generation:
+        return Verdict(copy, _union(copy, best), is_sure=False)
+    return Verdict(best, _union(best, copy), is_sure=False)
 
 
-def _both_alone_apart(first: Header, second: Header) -> bool:
-    """Whether both may be acknowledged, and neither comes from the other."""
-    return (
-        first.alone
-        and second.alone
-        and first.kind is second.kind is not Kind.TOMBSTONE
-        and first.revision not in second.revisions
-        and second.revision not in first.revisions
-        and abs(first.generation - second.generation) < KEPT_REVISIONS
-    )
-
-
-def _union(first: Copy, second: Copy) -> Record:
-    """Both, as there is no telling from where they parted: the fields of either, and of two values the winner's.
+def _union(one: Copy, other: Copy) -> Record:
+    """Both, as there is no telling from where they parted: the fields of either, and of two values the first one's.
 
     Not among its revisions is the other's: should its writer still be at work, it must not take its change for done.
     """
-    assert first.entry is not None
-    assert second.entry is not None
-    one, other = unpack(first.entry.value), unpack(second.entry.value)
-    if other.header.generation > one.header.generation:
-        one, other = other, one
+    assert one.record is not None
+    assert other.record is not None
+    header = one.record.header
     header = replace(
-        one.header,
-        generation=one.header.generation + 1,
-        revisions=(secrets.token_bytes(REVISION_BYTES), *one.header.revisions)[:KEPT_REVISIONS],
+        header,
+        generation=header.generation + 1,
+        revisions=(secrets.token_bytes(REVISION_BYTES), *header.revisions)[:KEPT_REVISIONS],
     )
-    return Record(header, {**other.fields, **one.fields})
-
-
-def value_of(winner: Copy, merged: Record | None) -> bytes:
-    """What is to be stored everywhere."""
-    assert winner.entry is not None
-    return winner.entry.value if merged is None else pack(merged)
+    return Record(header, {**other.record.fields, **one.record.fields})

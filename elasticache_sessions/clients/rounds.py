@@ -14,7 +14,7 @@ from ..session import logger
 # By so much an interval is shorter or longer, so that the instances of a fleet do not all ask at once.
 _JITTER: Final = 0.1
 # From one look to the next, in seconds, however often somebody pokes.
-_SHORTEST_PAUSE: Final = 0.5
+_SHORTEST_PAUSE: Final = 0.1
 
 
 class LookedAfter(Protocol):
