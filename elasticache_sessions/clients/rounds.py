@@ -75,4 +75,7 @@ def _go(reference: weakref.ref[LookedAfter], rounds: Rounds, interval: float) ->
         took = time.monotonic() - began
         longest = interval * random.uniform(1 - _JITTER, 1 + _JITTER)
         if not rounds.pause(shortest - took, longest - took):
-            return
+            break
+    # In a child that gevent forked, `threading` has forgotten the parent's threads, and would complain that it finds none
+    # to take off its list. Asked who this is, it puts one there.
+    threading.current_thread()
