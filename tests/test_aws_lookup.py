@@ -30,6 +30,7 @@ from tests.support.aws import KEYS, REGION, isolate, with_keys
 from tests.support.aws_answers import cluster, group, place, serverless, sharded
 from tests.support.aws_api import Api, error
 from tests.support.demo import wait_until
+from tests.support.discovery import DiscoveryEndpoint
 from tests.support.django_pages import Site as DjangoSite, session_of
 from tests.support.flask_apps import Site as FlaskSite
 from tests.support.load import PATIENT, OnLoop, at_once, contents, stored_id
@@ -124,20 +125,15 @@ AS_APP = f"iam_user=app&iam_cache=shop&region={REGION}"
             serverless(Engine="memcached", Endpoint=place("shop-abc123.serverless.euc1", 11211)),
             "memcached://shop-abc123.serverless.euc1.cache.amazonaws.com:11211?tls=true",
         ),
+        (PLAIN, 2, cluster(), "memcached+discovery://shop.abc123.cfg.euc1.cache.amazonaws.com:11211"),
         (
-            PLAIN,
-            2,
-            cluster(),
-            (
-                "memcached://shop.abc123.0001.euc1.cache.amazonaws.com:11211,"
-                "shop.abc123.0002.euc1.cache.amazonaws.com:11211"
-            ),
-        ),
-        (
-            PLAIN,
+            f"{PLAIN}&copies=2&handover=0&discovery_interval=5",
             2,
             cluster(nodes=1, TransitEncryptionEnabled=True),
-            "memcached://shop.abc123.0001.euc1.cache.amazonaws.com:11211?tls=true",
+            (
+                "memcached+discovery://shop.abc123.cfg.euc1.cache.amazonaws.com:11211"
+                "?copies=2&discovery_interval=5.0&handover=0&tls=true"
+            ),
         ),
         (PLAIN, 2, cluster("redis", 1), "redis://shop.abc123.0001.euc1.cache.amazonaws.com:6379"),
         (
@@ -197,7 +193,29 @@ def test_a_cache_becomes_the_url_that_says_the_same(
             "one node of the replication group 'group-1'.*Write elasticache://group-1",
         ),
         (PLAIN, 2, cluster(CacheClusterStatus="deleted"), StoreUnavailable, "'deleted'"),
-        (PLAIN, 2, cluster(nodes=0), StoreUnavailable, "no endpoint yet"),
+        (PLAIN, 2, cluster("redis", nodes=0), StoreUnavailable, "no endpoint yet"),
+        (PLAIN, 2, cluster(ConfigurationEndpoint={}), StoreUnavailable, "no endpoint yet"),
+        (
+            f"{PLAIN}&copies=2&handover=60",
+            0,
+            group(),
+            ConfigurationError,
+            "has copies=2, handover=60 for Memcached, and the cache 'shop' is none. Remove it",
+        ),
+        (
+            f"{PLAIN}&discovery_interval=5",
+            2,
+            cluster("redis", 1),
+            ConfigurationError,
+            "discovery_interval=5.0 for",
+        ),
+        (
+            f"{PLAIN}&copies=2",
+            1,
+            serverless(Engine="memcached"),
+            ConfigurationError,
+            f"is Serverless Memcached.*Write elasticache://shop.region={REGION}, without copies=2",
+        ),
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused_with_what_to_do(
@@ -245,16 +263,17 @@ def test_the_cache_is_looked_up_once_in_a_process_for_threads_and_event_loops(
 
 
 def test_memcached_that_is_found_is_held_to_its_rules(service: Api, give_store: Any) -> None:
-    store = give_store("memcached")
-    service.answers[CLUSTERS] = aws_api.memcached(*store.ports)
-    manager = SessionManager.connect(settings())
-    assert manager.rules.blind_touch
-    assert contents(manager, stored_id(manager, n=1)) == {"n": 1}
-    manager.close()
-    assert AsyncSessionManager.connect(settings()).rules.blind_touch
-    assert service.asked == [GROUPS, SERVERLESS, CLUSTERS]
-    with pytest.raises(ConfigurationError, match="PREFIX cannot begin a key of Memcached"):
-        SessionManager.connect(settings(prefix="my shop:"))
+    with DiscoveryEndpoint(*give_store("memcached").ports) as endpoint:
+        service.answers[CLUSTERS] = aws_api.memcached(endpoint.port)
+        manager = SessionManager.connect(settings())
+        assert manager.rules.blind_touch
+        assert contents(manager, stored_id(manager, n=1)) == {"n": 1}
+        manager.close()
+        assert AsyncSessionManager.connect(settings()).rules.blind_touch
+        assert service.asked == [GROUPS, SERVERLESS, CLUSTERS]
+        assert endpoint.asked
+        with pytest.raises(ConfigurationError, match="PREFIX cannot begin a key of Memcached"):
+            SessionManager.connect(settings(prefix="my shop:"))
 
 
 @pytest.mark.parametrize(

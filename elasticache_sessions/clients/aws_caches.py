@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from ..endpoint import Endpoint
+from ..endpoint_memcached import CARE, DISCOVERY
 from ..exceptions import ConfigurationError, StoreUnavailable
 
 Description = Mapping[str, Any]
@@ -39,7 +40,12 @@ def _of_serverless(cache: Description, endpoint: Endpoint) -> str:
     _check(cache["Status"], endpoint)
     place = _places(endpoint, cache.get("Endpoint"))
     if cache["Engine"].lower() == "memcached":
-        return _memcached(endpoint, place, tls=True)
+        if _care(endpoint):
+            raise ConfigurationError(
+                f"the cache {endpoint.host!r} is Serverless Memcached, which has one endpoint and keeps its own copies. "
+                f"Write elasticache://{endpoint.host}?region={endpoint.region}, without {_listed(_care(endpoint))}."
+            )
+        return _memcached(endpoint, "memcached", place[0], {"tls": "true"})
     # One node serves all slots, so a plain client does, which costs less than one that follows a cluster.
     return _redis(
         endpoint,
@@ -58,10 +64,12 @@ def _of_cluster(cluster: Description, endpoint: Endpoint) -> str:
             f"{endpoint.host!r} is one node of the replication group {group!r}, and may be a replica. "
             f"Write elasticache://{group} instead."
         )
-    places = _places(endpoint, *(node.get("Endpoint") for node in cluster.get("CacheNodes", ())))
     tls = bool(cluster.get("TransitEncryptionEnabled"))
     if cluster["Engine"].lower() == "memcached":
-        return _memcached(endpoint, places, tls=tls)
+        # Its nodes may be others any time, so they are asked of it, and not told here.
+        place = _places(endpoint, cluster.get("ConfigurationEndpoint"))[0]
+        return _memcached(endpoint, DISCOVERY, place, _care(endpoint) | ({"tls": "true"} if tls else {}))
+    places = _places(endpoint, *(node.get("Endpoint") for node in cluster.get("CacheNodes", ())))
     return _redis(
         endpoint, cluster["Engine"], places[0], tls=tls, token=bool(cluster.get("AuthTokenEnabled"))
     )
@@ -144,6 +152,11 @@ def _redis(
 ) -> str:
     """`token`, `users`: whether the cache asks for its AUTH token, or for one of the users of its user group."""
     name, iam = endpoint.host, endpoint.iam
+    if care := _care(endpoint):
+        raise ConfigurationError(
+            f"the URL has {_listed(care)} for Memcached, and the cache {name!r} is none. Remove it; "
+            "Valkey and Redis OSS keep their copies by replicas."
+        )
     if iam is not None:
         if not users:
             raise ConfigurationError(
@@ -171,10 +184,22 @@ def _redis(
     return f"{scheme}{'s' * tls}://{who}{place}{'?' * bool(options)}{urlencode(options)}"
 
 
-def _memcached(endpoint: Endpoint, places: Sequence[str], *, tls: bool) -> str:
+def _memcached(endpoint: Endpoint, scheme: str, place: str, options: Mapping[str, str]) -> str:
     if endpoint.iam or endpoint.username or endpoint.password:
         raise ConfigurationError(
             f"the cache {endpoint.host!r} is Memcached, which takes no user and no password. "
             f"Write elasticache://{endpoint.host}?region={endpoint.region}."
         )
-    return f"memcached://{','.join(places)}{'?tls=true' * tls}"
+    return f"{scheme}://{place}{'?' * bool(options)}{urlencode(options)}"
+
+
+def _care(endpoint: Endpoint) -> dict[str, str]:
+    """The options of the URL that are for Memcached alone, as far as they say something."""
+    usual = Endpoint("memcached")
+    return {
+        name: str(getattr(endpoint, name)) for name in CARE if getattr(endpoint, name) != getattr(usual, name)
+    }
+
+
+def _listed(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

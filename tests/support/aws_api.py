@@ -43,11 +43,11 @@ def group(port: int) -> Answer:
     return _described("DescribeReplicationGroups", "ReplicationGroups", "ReplicationGroup", content)
 
 
-def memcached(*ports: int) -> Answer:
-    nodes = "".join(f"<CacheNode><Endpoint>{_place(port)}</Endpoint></CacheNode>" for port in ports)
+def memcached(port: int) -> Answer:
+    """A cluster whose configuration endpoint is there."""
     content = (
         "<CacheClusterStatus>available</CacheClusterStatus><Engine>memcached</Engine>"
-        f"<CacheNodes>{nodes}</CacheNodes>"
+        f"<ConfigurationEndpoint>{_place(port)}</ConfigurationEndpoint>"
     )
     return _described("DescribeCacheClusters", "CacheClusters", "CacheCluster", content)
 
