@@ -19,9 +19,10 @@ import pytest
 
 from elasticache_sessions import ConfigurationError, Settings, StoreUnavailable
 from elasticache_sessions.clients import memcached_discovery
-from elasticache_sessions.clients.memcached_discovery import Discovery, shared
+from elasticache_sessions.clients.memcached import source_for
+from elasticache_sessions.clients.memcached_discovery import Discovery
 from elasticache_sessions.clients.memcached_nodes import Nodes
-from elasticache_sessions.limit import TimeLimit, Timeouts
+from elasticache_sessions.limit import TimeLimit
 from tests.support.demo import wait_until
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.load import at_once
@@ -29,7 +30,8 @@ from tests.support.scripts import ROOT, run
 from tests.support.servers import free_port
 
 PATIENT = 20.0
-A, B, C = "a.cache.test:11211", "b.cache.test:11211", "c.cache.test:11212"
+# Nobody is there: what the nodes tell of those before them is for test_discovery_history.py.
+A, B, C, D = (f"127.0.0.1:{port}" for port in (1, 2, 3, 4))
 # Rarely enough that nobody is asked by itself while a test runs.
 NEVER = 3600
 OFTEN = 0.1
@@ -47,7 +49,8 @@ def discovering(
 ) -> Iterator[Discovery]:
     """The nodes behind `endpoint`, or behind that of a URL; nothing of it stays."""
     url = endpoint if isinstance(endpoint, str) else endpoint.url_with(discovery_interval=every, **options)
-    discovery = Discovery(Settings(url=url).endpoint, Timeouts(patience, patience))
+    discovery = source_for(Settings(url=url, timeout=patience, connect_timeout=patience))
+    assert isinstance(discovery, Discovery)
     try:
         yield discovery
     finally:
@@ -59,13 +62,20 @@ def asking() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "discovers-memcached"]
 
 
-def first(discovery: Discovery, patience: float = PATIENT) -> Nodes:
-    """As an operation asks for them."""
+def first(discovery: Discovery, patience: float = PATIENT) -> tuple[str, ...]:
+    """The nodes, as an operation asks for them."""
     with TimeLimit(patience, patience):
-        return discovery.nodes
+        return discovery.nodes.current
 
 
-def become(discovery: Discovery, *nodes: str, previous: tuple[str, ...] = ()) -> None:
+def known(discovery: Discovery) -> Nodes:
+    """All that there is to know at first."""
+    assert first(discovery) == (A, B)
+    become(discovery, A, B)
+    return discovery.nodes
+
+
+def become(discovery: Discovery, *nodes: str, previous: tuple[tuple[str, ...], ...] = ()) -> None:
     """Wait until these are the nodes. There is no running operation, so nobody could wait for an answer."""
     wait_until(lambda: discovery.nodes == Nodes(nodes, previous), PATIENT, f"the nodes are {nodes}")
 
@@ -76,17 +86,19 @@ def become(discovery: Discovery, *nodes: str, previous: tuple[str, ...] = ()) ->
 def test_the_nodes_are_told_and_each_change_of_them(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint) as discovery:
         assert discovery.known is None
-        assert first(discovery) == Nodes((A, B))
+        known(discovery)
         endpoint.set_nodes(A, B, C)
-        become(discovery, A, B, C, previous=(A, B))
+        become(discovery, A, B, C, previous=((A, B),))
         endpoint.set_nodes(C, A)
-        become(discovery, C, A, previous=(A, B, C))
+        become(discovery, C, A, previous=((A, B, C), (A, B)))
+        endpoint.set_nodes(B, A)
+        become(discovery, B, A, previous=((C, A), (A, B, C)))
         assert discovery.known is discovery.nodes
 
 
 def test_the_same_nodes_in_another_order_are_no_change(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint) as discovery:
-        nodes = first(discovery)
+        nodes = known(discovery)
         endpoint.set_nodes(B, A, A)
         endpoint.is_asked(2)
         assert discovery.nodes is nodes
@@ -94,10 +106,10 @@ def test_the_same_nodes_in_another_order_are_no_change(endpoint: DiscoveryEndpoi
 
 def test_nodes_in_the_same_version_are_taken(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.set_nodes(C)
         endpoint.version -= 1
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
 
 
 def test_a_node_that_was_not_told_yet_changes_nothing(
@@ -105,7 +117,7 @@ def test_a_node_that_was_not_told_yet_changes_nothing(
 ) -> None:
     endpoint.version = 7
     with discovering(endpoint, every=OFTEN) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.set_nodes(C)
         endpoint.version = 6
         endpoint.is_asked(3)
@@ -121,14 +133,14 @@ def test_a_cluster_that_counts_anew_is_believed_in_the_end(
 ) -> None:
     endpoint.version = 7
     with discovering(endpoint) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.version = 0
         endpoint.set_nodes(C)
         endpoint.is_asked(2)
         assert discovery.nodes == Nodes((A, B))
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
         endpoint.set_nodes(C, B)
-        become(discovery, C, B, previous=(C,))
+        become(discovery, C, B, previous=((C,), (A, B)))
 
 
 # Handover
@@ -136,30 +148,18 @@ def test_a_cluster_that_counts_anew_is_believed_in_the_end(
 
 def test_the_previous_nodes_are_told_as_long_as_the_url_says(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint, handover=1) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.set_nodes(C)
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
         become(discovery, C)
 
 
 def test_without_handover_there_are_none(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint, handover=0) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.set_nodes(C)
         wait_until(lambda: discovery.nodes.current == (C,), PATIENT, "the change is known")
         assert discovery.nodes.previous == ()
-
-
-@pytest.mark.parametrize(("longest", "previous"), [(0.0, ()), (math.inf, (A, B))])
-def test_where_the_url_does_not_say_it_is_as_long_as_a_session_can_live(
-    endpoint: DiscoveryEndpoint, longest: float, previous: tuple[str, ...]
-) -> None:
-    url = endpoint.url_with(discovery_interval=OFTEN)
-    discovery = Discovery(Settings(url=url).endpoint, Timeouts(PATIENT, PATIENT), longest)
-    first(discovery)
-    endpoint.set_nodes(C)
-    become(discovery, C, previous=previous)
-    discovery.close()
 
 
 def test_a_previous_node_that_is_gone_is_forgotten_and_a_listed_one_is_not(
@@ -167,17 +167,18 @@ def test_a_previous_node_that_is_gone_is_forgotten_and_a_listed_one_is_not(
 ) -> None:
     with discovering(endpoint) as discovery:
         discovery.forget(A)
-        first(discovery)
+        known(discovery)
         discovery.forget(A)
         endpoint.set_nodes(A, C)
-        become(discovery, A, C, previous=(A, B))
+        become(discovery, A, C, previous=((A, B),))
         discovery.forget(A)
-        assert discovery.nodes.previous == (A, B)
+        discovery.forget(D)
+        assert discovery.nodes.previous == ((A, B),)
         discovery.forget(B)
         discovery.forget(B)
-        assert discovery.nodes == Nodes((A, C), (A,))
+        assert discovery.nodes == Nodes((A, C), ((A,),))
         endpoint.is_asked(2)
-        assert discovery.nodes == Nodes((A, C), (A,)), "remembered by the next answer"
+        assert discovery.nodes == Nodes((A, C), ((A,),)), "remembered by the next answer"
 
 
 # Faults
@@ -204,7 +205,7 @@ def test_an_endpoint_that_fails_changes_nothing_and_is_told_once(
     endpoint: DiscoveryEndpoint, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     with discovering(endpoint, patience=0.3) as discovery:
-        nodes = first(discovery)
+        nodes = known(discovery)
         FAULTS[fault](endpoint)
         endpoint.set_nodes(C)
         wait_until(lambda: caplog.records, PATIENT, "it is told")
@@ -218,7 +219,7 @@ def test_an_endpoint_that_fails_changes_nothing_and_is_told_once(
         assert f"the configuration endpoint 127.0.0.1:{endpoint.port} " in told.message
         assert told.message.endswith("The nodes that it told before stay.")
         endpoint.heal()
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
         wait_until(lambda: len(caplog.records) > 1, PATIENT, "that it is back is told")
         assert caplog.records[1].message.endswith("tells the nodes again")
         endpoint.is_asked(2)
@@ -245,7 +246,7 @@ def test_the_first_answer_is_waited_for_as_long_as_the_operation_may(endpoint: D
 def test_whoever_comes_before_the_first_answer_waits_for_the_same(endpoint: DiscoveryEndpoint) -> None:
     endpoint.drip(0.002)
     with discovering(endpoint, every=NEVER) as discovery:
-        assert set(at_once(*[lambda: first(discovery)] * 8)) == {Nodes((A, B))}
+        assert set(at_once(*[lambda: first(discovery)] * 8)) == {(A, B)}
         assert endpoint.asked == 1
         assert len(asking()) == 1
 
@@ -264,7 +265,7 @@ def test_while_nothing_is_known_a_failure_is_told_to_all_and_tried_again_after_a
         assert endpoint.asked == 1
         endpoint.heal()
         monkeypatch.setattr(discovery, "_failure", ("", -math.inf))  # the moment is over
-        assert first(discovery) == Nodes((A, B))
+        assert first(discovery) == (A, B)
         assert endpoint.asked == 2
 
 
@@ -293,7 +294,7 @@ def test_no_thread_to_be_had_is_told_where_nothing_is_known(
             patched.setattr(threading.Thread, "start", fail)
             with pytest.raises(StoreUnavailable, match="could not be asked: can't start new thread"):
                 first(discovery)
-        nodes = first(discovery)
+        nodes = known(discovery)
         discovery.close()
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
@@ -311,7 +312,7 @@ def test_the_thread_outlives_what_nobody_thought_of(
             patched.setattr(memcached_discovery, "parse", fail)
             with pytest.raises(StoreUnavailable, match="did not tell them in time"):
                 first(discovery, 0.2)
-        assert first(discovery) == Nodes((A, B))
+        assert first(discovery) == (A, B)
         assert "MemoryError" in caplog.text
 
 
@@ -327,9 +328,9 @@ def test_the_endpoint_is_asked_over_tls_and_its_certificate_checked(monkeypatch:
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with DiscoveryEndpoint(A, B, tls=True) as endpoint:
         with discovering(endpoint) as discovery:
-            assert first(discovery) == Nodes((A, B))
+            assert first(discovery) == (A, B)
             endpoint.set_nodes(C)
-            become(discovery, C, previous=(A, B))
+            become(discovery, C, previous=((A, B),))
         named = endpoint.url.replace(endpoint.host, "other.cache.test")
         for url, says in (
             (endpoint.url.partition("&")[0], r"is not to be trusted.*ca_file="),
@@ -338,9 +339,7 @@ def test_the_endpoint_is_asked_over_tls_and_its_certificate_checked(monkeypatch:
             with discovering(url) as other, pytest.raises(StoreUnavailable, match=says):
                 first(other)
         with pytest.raises(ConfigurationError, match="cannot be read as certificates"):
-            Discovery(
-                Settings(url="memcached+discovery://a?tls=true&ca_file=/nowhere.pem").endpoint, Timeouts(1, 1)
-            )
+            source_for(Settings(url="memcached+discovery://a?tls=true&ca_file=/nowhere.pem"))
 
 
 # In nobody's way
@@ -349,7 +348,7 @@ def test_the_endpoint_is_asked_over_tls_and_its_certificate_checked(monkeypatch:
 @pytest.mark.parametrize("fault", ["silence", "a closed door", "an error"])
 def test_nobody_who_knows_the_nodes_waits_for_the_endpoint(endpoint: DiscoveryEndpoint, fault: str) -> None:
     with discovering(endpoint) as discovery:
-        nodes = first(discovery)
+        nodes = known(discovery)
         FAULTS[fault](endpoint)
         if fault != "a closed door":
             endpoint.is_asked()
@@ -366,7 +365,7 @@ def test_nobody_who_knows_the_nodes_waits_for_the_endpoint(endpoint: DiscoveryEn
 def test_who_pokes_is_soon_told(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint, every=NEVER) as discovery:
         first(discovery)
-        for nodes, previous in (((A, C), (A, B)), ((B,), (A, C)), ((C,), (B,))):
+        for nodes, previous in (((A, C), ((A, B),)), ((B,), ((A, C), (A, B)))):
             endpoint.set_nodes(*nodes)
             discovery.poke()
             become(discovery, *nodes, previous=previous)
@@ -374,14 +373,14 @@ def test_who_pokes_is_soon_told(endpoint: DiscoveryEndpoint) -> None:
 
 def test_a_poke_while_it_is_being_asked_is_not_lost(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint, every=NEVER) as discovery:
-        first(discovery)
+        known(discovery)
         endpoint.drip(0.01)
         asked = endpoint.asked
         discovery.poke()
         wait_until(lambda: endpoint.asked > asked, PATIENT, "it is asked, and answers the old nodes slowly")
         endpoint.set_nodes(C)
         discovery.poke()
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
 
 
 def test_however_often_somebody_pokes_it_is_asked_no_more_than_twice_a_second(
@@ -419,7 +418,7 @@ def test_who_saw_something_knows_whether_the_nodes_are_newer(
 def test_closed_it_asks_no_more_and_begins_anew_when_somebody_asks(endpoint: DiscoveryEndpoint) -> None:
     with discovering(endpoint, every=NEVER) as discovery:
         discovery.close()
-        nodes = first(discovery)
+        nodes = known(discovery)
         discovery.close()
         wait_until(lambda: not asking(), PATIENT, "the thread has ended")
         discovery.poke()
@@ -428,7 +427,7 @@ def test_closed_it_asks_no_more_and_begins_anew_when_somebody_asks(endpoint: Dis
         assert not asking()
         endpoint.set_nodes(C)
         assert discovery.nodes is nodes
-        become(discovery, C, previous=(A, B))
+        become(discovery, C, previous=((A, B),))
 
 
 def test_closed_while_it_is_being_asked_who_waits_is_told(endpoint: DiscoveryEndpoint) -> None:
@@ -439,55 +438,56 @@ def test_closed_while_it_is_being_asked_who_waits_is_told(endpoint: DiscoveryEnd
             wait_until(lambda: endpoint.asked, PATIENT, "it is being asked")
             discovery.close()
 
-        assert at_once(lambda: first(discovery), close)[0] == Nodes((A, B))
+        assert at_once(lambda: first(discovery), close)[0] == (A, B)
 
 
 def test_what_nobody_holds_is_collected_with_its_thread(endpoint: DiscoveryEndpoint) -> None:
     settings = Settings(url=endpoint.url_with(discovery_interval=NEVER))
-    held = [shared(settings, 60)]
-    assert shared(settings, 60) is held[0]
-    assert shared(settings, 61) is not held[0]
-    first(held[0])
+    held = [source_for(settings)]
+    assert source_for(settings) is held[0]
+    assert source_for(Settings(url=settings.url, prefix="other:")) is not held[0]
+    with TimeLimit(PATIENT, PATIENT):
+        assert held[0].nodes.current == (A, B)
     assert len(asking()) == 1
     gone = weakref.ref(held[0])
     held.clear()
-    gc.collect()
-    wait_until(lambda: gone() is None and not asking(), PATIENT, "nothing of it is left")
-    assert shared(settings, 60).known is None
+    # It may be asking still, and what failed there is for the garbage collector.
+    wait_until(lambda: (gc.collect(), gone(), asking())[1:] == (None, []), PATIENT, "nothing of it is left")
+    assert source_for(settings).known is None
 
 
 FORKS = """
 {patch}
 import os, signal, sys, threading, time
 from elasticache_sessions import Settings
-from elasticache_sessions.clients.memcached_discovery import shared
-from elasticache_sessions.clients.memcached_nodes import Nodes
+from elasticache_sessions.clients.memcached import source_for
 from elasticache_sessions.limit import TimeLimit
 from tests.support.demo import wait_until
 
-before, after = ("a:1", "b:1"), ("c:1",)
-settings = Settings(url=sys.argv[1], timeout=20, connect_timeout=20)
-discovery, unused = shared(settings), shared(settings, 1)
+before, after = ("127.0.0.1:1", "127.0.0.1:2"), ("127.0.0.1:3",)
+def source(prefix="sess:"):
+    return source_for(Settings(url=sys.argv[1], timeout=20, connect_timeout=20, prefix=prefix))
+discovery, unused = source(), source("unused:")
 with TimeLimit(20, 20):
-    assert discovery.nodes == Nodes(before)
+    assert discovery.nodes.current == before
 busy = threading.Event()
 def keep_busy():
     while not busy.is_set():
         discovery.poke()
-        discovery.forget("a:1")
-        shared(settings, 2)
+        discovery.forget("127.0.0.1:4")
+        source("other:")
         time.sleep(0)
 threads = [threading.Thread(target=keep_busy) for _ in range(2)]
 for thread in threads:
     thread.start()
 
 def work():
-    assert discovery.nodes == Nodes(before), "what the parent knew"
+    assert discovery.nodes.current == before, "what the parent knew"
     os.write(1, b"ready\\n")
     os.read(0, 1)
     wait_until(lambda: discovery.nodes.current == after, 20, "the change is known")
     with TimeLimit(20, 20):
-        assert unused.nodes == shared(settings, 3).nodes == Nodes(after)
+        assert unused.nodes.current == source("more:").nodes.current == after
 
 children = []
 for _ in range(5):
@@ -512,7 +512,7 @@ GEVENT = "from gevent import monkey; monkey.patch_all()"
 
 @pytest.mark.parametrize("patch", ["", GEVENT], ids=["threads", "gevent"])
 def test_a_forked_child_knows_what_its_parent_knew_and_asks_by_itself(patch: str) -> None:
-    with DiscoveryEndpoint("a:1", "b:1") as endpoint:
+    with DiscoveryEndpoint(A, B) as endpoint:
         url = endpoint.url_with(discovery_interval=OFTEN)
         command = [sys.executable, "-c", FORKS.format(patch=patch), url]
         pipe = subprocess.PIPE
@@ -522,7 +522,7 @@ def test_a_forked_child_knows_what_its_parent_knew_and_asks_by_itself(patch: str
                 assert [process.stdout.readline() for _ in range(6)] == [b"ready\n"] * 6, (
                     process.stderr.read()
                 )
-                endpoint.set_nodes("c:1")
+                endpoint.set_nodes(C)
                 _, said = process.communicate(b"." * 6, timeout=60)
             finally:
                 process.kill()
@@ -531,18 +531,18 @@ def test_a_forked_child_knows_what_its_parent_knew_and_asks_by_itself(patch: str
 
 
 def test_greenlets_share_one_that_asks() -> None:
-    with DiscoveryEndpoint("a:1", "b:1") as endpoint:
+    with DiscoveryEndpoint(A, B) as endpoint:
         endpoint.drip(0.002)
         script = f"""
             {GEVENT}
             import gevent, sys
             from elasticache_sessions import Settings
-            from elasticache_sessions.clients.memcached_discovery import shared
+            from elasticache_sessions.clients.memcached import source_for
             from elasticache_sessions.limit import TimeLimit
-            discovery = shared(Settings(url=sys.argv[1], timeout=20, connect_timeout=20))
+            discovery = source_for(Settings(url=sys.argv[1], timeout=20, connect_timeout=20))
             def first():
                 with TimeLimit(20, 20):
-                    return discovery.nodes
+                    return discovery.nodes.current
             jobs = [gevent.spawn(first) for _ in range(20)]
             gevent.sleep(0.02)
             gevent.killall(jobs[:5])
