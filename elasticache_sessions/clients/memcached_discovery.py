@@ -207,17 +207,17 @@ class Discovery:
 
     def _talk_of_what_was(self, asked: float) -> None:
         """Learn from the nodes which there were before, as long as that is not known; else tell them, where it is news."""
+        tells, self._tells = self._tells, False  # before the look at what there is to tell
         known = self._known
         if known is None:
             return
-        nodes, tells = known.nodes, self._tells
+        nodes = known.nodes
         if nodes.previous is None:
             previous = recall(self._key, nodes.version, nodes.current, self._ask)
             with self._lock:
                 if self._known is known:
                     self._known = known = known.recalled(previous, asked, time.monotonic(), self._handover)
             tells = True
-        self._tells = False
         if tells:
             remember(
                 self._key,
