@@ -1,0 +1,538 @@
+"""A world of simulated Memcached nodes and of clients that are stopped between any two questions, to model-check what is
+kept in more than one copy. No sockets, no threads, no clock: all that happens is what somebody chose.
+
+The clients run the package's own flows (`flows`), and a protocol answers their commands. Each question to a node is
+carried out when it is chosen: `deliver` (and answered), `lose` (its answer gets lost, it is asked again), `stall` (it may
+arrive much later, or never).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from elasticache_sessions import flows
+from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Replace, Stored, Write
+from elasticache_sessions.clients.memcached import ranked
+from elasticache_sessions.clients.memcached_asks import DOWN, Answer, Ask, Flight, Left
+from elasticache_sessions.codec import decode
+from elasticache_sessions.exceptions import DecodeError, SessionEnded, StoreUnavailable
+from elasticache_sessions.record import Header, Kind, Record, pack, unpack
+from elasticache_sessions.session import Rules, Session
+from elasticache_sessions.settle import Event, Flow, Sleep
+
+View = Sequence[str]
+"""The nodes that a client knows."""
+Protocol = Callable[[View, Command], Flight[Any]]
+"""What answers a flow's command by asking nodes."""
+Action = tuple[str, ...]
+"""Something that happens: the name of a method of `World`, and its arguments."""
+
+RULES = Rules("s:", 86_400, clock=lambda: 1_700_000_000.0, blind_touch=True)
+NAMES = ("a", "b", "c", "d")
+CLIENTS = ("w0", "w1", "w2", "ender")
+# An operation that nobody disturbs is over after a handful of flights.
+MOST_FLIGHTS = 40
+
+
+def ids() -> Iterator[str]:
+    """Session ids whose keys rank the nodes a, b, c, d in this order, so that a trace can be read."""
+    for number in itertools.count():
+        session_id = f"{number:040}"
+        if tuple(ranked(NAMES, RULES.key(session_id))) == NAMES:
+            yield session_id
+
+
+IDS = tuple(itertools.islice(ids(), 30))
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass
+class Node:
+    """A node: each question is atomic. CAS numbers come from one counter, which begins anew with the process."""
+
+    items: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    counter: int = 0
+    reachable: bool = True
+    late: list[Command | Left] = field(default_factory=list)
+    """What was sent, and given up on, but may still be carried out."""
+
+    def answer(self, command: Command | Left) -> Answer:
+        held = self.items.get(command.key)
+        if isinstance(command, Left):
+            return None if held is None else 1000
+        if isinstance(command, Read):
+            return None if held is None else Entry(held[0], b"%d" % held[1])
+        if isinstance(command, Replace):
+            return held is not None and self._put(command)
+        expected = ABSENT if held is None else b"%d" % held[1]
+        if command.token != expected:
+            return Conflict(None)
+        self._put(command)
+        return Stored(None)
+
+    def _put(self, command: Write | Replace) -> bool:
+        self.counter += 1
+        self.items[command.key] = command.value, self.counter
+        return True
+
+
+@dataclass
+class Promise:
+    """What has been acknowledged."""
+
+    fields: dict[str, int] = field(default_factory=dict)
+    applied: frozenset[int] = frozenset()
+    ended: bool = False
+
+
+@dataclass
+class Operation:
+    """One request of a client: its flow, the command that it waits for, and the flight that is under way for it."""
+
+    kind: str
+    before: Promise
+    """What had been acknowledged when it began."""
+    flow: Flow[Any] = field(init=False)
+    command: Command = field(init=False)
+    flight: Flight[Any] = field(init=False)
+    asks: Sequence[Ask] = ()
+    answers: dict[int, Answer] = field(default_factory=dict)
+    tried: set[int] = field(default_factory=set)
+    """The asks of this flight that were sent in vain."""
+    downs: set[str] = field(default_factory=set)
+    flights: int = 0
+    sendings: int = 0
+    sent: bool = False
+
+    def open(self) -> dict[str, int]:
+        """For each node, the first ask of this flight that it did not answer."""
+        firsts: dict[str, int] = {}
+        for number, ask in enumerate(self.asks):
+            if number not in self.answers:
+                firsts.setdefault(ask.node, number)
+        return firsts
+
+
+@dataclass
+class Client:
+    view: View
+    breakers: set[str] = field(default_factory=set)
+    """The nodes that it knows to be down, or does not know yet to be up again."""
+    operation: Operation | None = None
+
+
+class World:
+    """Nodes, clients, one session, and what it has been promised.
+
+    With `single_faults`, a node gets into trouble only while every other one is well: reachable, known to be so by
+    everybody, and its copy no poorer than the others'.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        members: Sequence[str] = ("a", "b"),
+        *,
+        copies: int = 2,
+        single_faults: bool = True,
+        scales: bool = False,
+    ) -> None:
+        self.protocol, self.copies, self.single_faults, self.scales = protocol, copies, single_faults, scales
+        self.members = tuple(members)
+        self.nodes = {name: Node() for name in (NAMES if scales else members)}
+        self.clients = {name: Client(self.members) for name in CLIENTS}
+        self.behind: set[str] = set()
+        """The nodes that may lack what was acknowledged."""
+        self.numbers = itertools.count(1)
+        self.ids = iter(IDS)
+        self.trace: list[str] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """A new session, for the next creation."""
+        self.id, self.created = next(self.ids), False
+        self.key = RULES.key(self.id)
+        self.promise, self.ending, self.seen_ended = Promise(), False, False
+
+    # What clients do.
+
+    def begin(self, name: str, kind: str) -> None:
+        """A client begins a request: create, load, save, apply, end or bury."""
+        client = self.clients[name]
+        if kind == "create":
+            self.renew()
+        before = replace(self.promise, fields=dict(self.promise.fields))
+        operation = client.operation = Operation(kind, before)
+        self.say(f"{name} begins: {kind}")
+        operation.flow = getattr(self, f"_{kind}")(name, operation)
+        self._go_on(name, operation, lambda: next(operation.flow))
+
+    def _create(self, name: str, operation: Operation) -> Flow[None]:
+        session = Session(next_id=self.id)
+        session.fields["applied"] = []
+        yield from flows.save(session, RULES)
+        self.created = True
+
+    def _load(self, name: str, operation: Operation, rules: Rules = RULES) -> Flow[Session | None]:
+        began_ended = self.promise.ended or self.seen_ended
+        session = yield from flows.load(self.id, rules)
+        if session is None:
+            self.check(self.ending, "a session is gone that nobody ended")
+            self.seen_ended = True
+            return None
+        self.check(not began_ended, "an ended session is back")
+        for field_name, value in operation.before.fields.items():
+            found = session.fields.get(field_name)
+            self.check(found is not None and found >= value, f"{field_name}={value} was acknowledged and lost")
+        applied = session.fields["applied"]
+        self.check(len(applied) == len(set(applied)), f"applied twice: {applied}")
+        lost = operation.before.applied - set(applied)
+        self.check(not lost, f"applied, acknowledged and lost: {set(lost)}")
+        return session
+
+    def _save(self, name: str, operation: Operation) -> Flow[None]:
+        session = yield from self._load(name, operation)
+        if session is not None:
+            value = session.fields[name] = next(self.numbers)
+            yield from flows.save(session, RULES)
+            self.check(not operation.before.ended, "a write to an ended session was acknowledged")
+            self.promise.fields[name] = value
+
+    def _apply(self, name: str, operation: Operation) -> Flow[None]:
+        session = yield from self._load(name, operation)
+        if session is not None:
+            value = next(self.numbers)
+
+            def change(fields: Any) -> None:
+                fields["applied"] = [*fields["applied"], value]
+
+            yield from flows.apply(session, change, RULES)
+            self.check(not operation.before.ended, "a write to an ended session was acknowledged")
+            self.promise.applied |= {value}
+
+    def _end(self, name: str, operation: Operation) -> Flow[None]:
+        session = yield from self._load(name, operation, replace(RULES, sliding=False))
+        if session is not None:
+            self.ending = True
+            yield from flows.end(session, RULES)
+        self.promise.ended = True
+
+    def _bury(self, name: str, operation: Operation) -> Flow[None]:
+        """As whoever ends a session by its handle alone, unread."""
+        self.ending = True
+        tombstone = Record(Header(Kind.TOMBSTONE, 1, (b"burial",), RULES.now(), expires_at=RULES.now() + 1000))
+        there = yield Replace(self.key, pack(tombstone), 1000)
+        self.check(there, "what is to be buried is not there")
+        self.promise.ended = True
+
+    def _go_on(self, name: str, operation: Operation, resume: Callable[[], Any]) -> None:
+        """Run a client's flow up to its next flight."""
+        try:
+            question = resume()
+            while isinstance(question, Event | Sleep):
+                question = operation.flow.send(None)
+        except StopIteration:
+            self._over(name, "done")
+        except SessionEnded:
+            self.check(self.ending, "a session has ended that nobody ended")
+            self.seen_ended = True
+            self._over(name, "refused: the session has ended")
+        except StoreUnavailable as error:
+            self._over(name, f"fails: {error}")
+        else:
+            operation.command, operation.sendings, operation.sent = question, 0, False
+            self._take_off(name, operation)
+
+    def _take_off(self, name: str, operation: Operation) -> None:
+        operation.flight = self.protocol(self.clients[name].view, operation.command)
+        self._fly(name, operation, lambda: next(operation.flight))
+
+    def _fly(self, name: str, operation: Operation, resume: Callable[[], Sequence[Ask]]) -> None:
+        """Run the protocol up to its next flight, as the manager would."""
+        try:
+            operation.asks = resume()
+        except StopIteration as stop:
+            reply = stop.value
+            if isinstance(reply, Conflict):
+                reply = replace(reply, resent=operation.sent)
+            self._go_on(name, operation, lambda: operation.flow.send(reply))
+        except StoreUnavailable as raised:
+            error = raised
+            operation.sendings += 1
+            operation.sent = error.sent = operation.sent or error.sent
+            if error.retry and operation.sendings <= 3:
+                self._take_off(name, operation)
+            else:
+                self._go_on(name, operation, lambda: operation.flow.throw(error))
+        else:
+            operation.flights += 1
+            operation.answers, operation.tried = {}, set()
+            self.check(operation.flights <= MOST_FLIGHTS * len(CLIENTS), f"{name} goes on for ever")
+
+    def _over(self, name: str, outcome: str) -> None:
+        self.say(f"{name} {outcome}")
+        self.clients[name].operation = None
+
+    # What becomes of questions.
+
+    def deliver(self, name: str, node: str) -> None:
+        """The node answers."""
+        self._answer(name, node, lambda ask: self._carry_out(name, ask))
+
+    def down(self, name: str, node: str) -> None:
+        """It is not asked (any more): the client knows it to be down."""
+        self.behind.add(node)
+        operation = self._running(name)
+        operation.downs.add(node)
+        self.say(f"{name} does without {node}")
+        self._answer(name, node, lambda ask: DOWN)
+
+    def _answer(self, name: str, node: str, answer: Callable[[Ask], Answer]) -> None:
+        operation = self._running(name)
+        number = operation.open()[node]
+        operation.answers[number] = answer(operation.asks[number])
+        if len(operation.answers) < len(operation.asks):
+            return
+        answers = [operation.answers[number] for number in range(len(operation.asks))]
+        if all(each is DOWN for each in answers):
+            error = StoreUnavailable("nobody answered", sent=bool(operation.tried))
+            self._fly(name, operation, lambda: operation.flight.throw(error))
+        else:
+            self._fly(name, operation, lambda: operation.flight.send(answers))
+
+    def lose(self, name: str, node: str) -> None:
+        """The node does it, but the connection breaks: it will be asked again."""
+        operation = self._running(name)
+        number = operation.open()[node]
+        self._carry_out(name, operation.asks[number], " (lost)")
+        operation.tried.add(number)
+
+    def stall(self, name: str, node: str) -> None:
+        """No answer in time: it will be asked again, and the first question may still arrive."""
+        operation = self._running(name)
+        number = operation.open()[node]
+        self.nodes[node].late.append(operation.asks[number].command)
+        operation.tried.add(number)
+        self.say(f"{name} {node} {told(operation.asks[number].command)}: under way")
+
+    def arrive(self, node: str) -> None:
+        """What was under way to a node for long arrives."""
+        command = self.nodes[node].late.pop(0)
+        self.say(f"late: {node} {told(command)} -> {told(self.nodes[node].answer(command))}")
+
+    def fail(self, name: str, again: str) -> None:
+        """The client's time is up, or a connection broke: what it did not hear of is still under way."""
+        operation = self._running(name)
+        self._leave_under_way(operation)
+        self.say(f"{name} cannot go on")
+        error = StoreUnavailable("no answer in time", retry=again == "again")
+        self._fly(name, operation, lambda: operation.flight.throw(error))
+
+    def die(self, name: str) -> None:
+        """The process is gone, in the middle."""
+        self._leave_under_way(self._running(name))
+        self._over(name, "dies")
+
+    def _leave_under_way(self, operation: Operation) -> None:
+        for number, ask in enumerate(operation.asks):
+            if number not in operation.answers and number not in operation.tried:
+                self.nodes[ask.node].late.append(ask.command)
+
+    def _carry_out(self, name: str, ask: Ask, remark: str = "") -> Answer:
+        answer = self.nodes[ask.node].answer(ask.command)
+        self.say(f"{name} {ask.node} {told(ask.command)} -> {told(answer)}{remark}")
+        return answer
+
+    def _running(self, name: str) -> Operation:
+        operation = self.clients[name].operation
+        assert operation is not None
+        return operation
+
+    # What becomes of nodes.
+
+    def cut(self, node: str) -> None:
+        """Nobody reaches the node any more; it keeps what it has."""
+        self.nodes[node].reachable = False
+        self.behind.add(node)
+        self.say(f"{node} is cut off")
+
+    def heal(self, node: str) -> None:
+        self.nodes[node].reachable = True
+        self.say(f"{node} is back")
+
+    def restart(self, node: str) -> None:
+        """The node begins anew, empty; what was under way to it is lost."""
+        self.nodes[node] = Node()
+        self.behind.add(node)
+        self.say(f"{node} restarts empty")
+
+    def trip(self, name: str, node: str) -> None:
+        """The client has asked the node in vain too often."""
+        self.clients[name].breakers.add(node)
+        self.behind.add(node)
+        self.say(f"{name} knows {node} to be down")
+
+    def close(self, name: str, node: str) -> None:
+        """The client finds the node up again."""
+        self.clients[name].breakers.discard(node)
+        self.say(f"{name} knows {node} to be up")
+
+    def well(self, node: str) -> bool:
+        """Whether a node is what others can rely on."""
+        return (
+            self.nodes[node].reachable
+            and node not in self.behind
+            and not any(node in client.breakers for client in self.clients.values())
+            and not any(client.operation and node in client.operation.downs for client in self.clients.values())
+        )
+
+    def may_fail(self, node: str) -> bool:
+        return not self.single_faults or all(self.well(other) for other in self.nodes if other != node)
+
+    # What can happen, and what must hold.
+
+    def do(self, action: Action) -> None:
+        verb, *arguments = action
+        getattr(self, verb)(*arguments)
+        if self.created and all(self.nodes[node].reachable for node in self.owners()) and self.agreed():
+            self.behind.clear()
+
+    def possible(self) -> list[Action]:
+        """All that can happen now."""
+        actions: list[Action] = []
+        for name, client in self.clients.items():
+            operation = client.operation
+            if operation is None:
+                actions += [("begin", name, kind) for kind in self._kinds(name)]
+            else:
+                for node in operation.open():
+                    actions += self._fates(name, client, node)
+                actions += [("fail", name, "over"), ("fail", name, "again"), ("die", name)]
+            for node in self.nodes:
+                if node in client.breakers:
+                    actions += [("close", name, node)] if self.nodes[node].reachable else []
+                elif not self.nodes[node].reachable or self.may_fail(node):
+                    actions.append(("trip", name, node))
+        for node, state in self.nodes.items():
+            if not state.reachable:
+                actions.append(("heal", node))
+            if state.late and state.reachable:
+                actions.append(("arrive", node))
+            if self.may_fail(node):
+                actions += [("restart", node)] + ([("cut", node)] if state.reachable else [])
+        return actions
+
+    def _kinds(self, name: str) -> tuple[str, ...]:
+        if not self.created:
+            running = any(client.operation for client in self.clients.values())
+            return () if running or name != "w0" else ("create",)
+        return ("load", "end", "bury") if name == "ender" else ("load", "save", "apply")
+
+    def _fates(self, name: str, client: Client, node: str) -> list[Action]:
+        if node in client.breakers:
+            return [("down", name, node)]
+        if self.nodes[node].reachable:
+            return [("deliver", name, node), ("lose", name, node), ("stall", name, node)]
+        return [("stall", name, node)]
+
+    def owners(self) -> list[str]:
+        return ranked(self.members, self.key)[: self.copies]
+
+    def copies_held(self) -> list[bytes | None]:
+        held = (self.nodes[node].items.get(self.key) for node in self.owners())
+        return [None if item is None else item[0] for item in held]
+
+    def agreed(self) -> bool:
+        return len(set(self.copies_held())) == 1
+
+    def run(self, name: str, kind: str | None = None) -> str:
+        """Run a client's request to its end while all others stand still. Returns what the end was."""
+        if kind is not None:
+            self.do(("begin", name, kind))
+        client, flights = self.clients[name], 0
+        while (operation := client.operation) is not None:
+            flights += 1
+            self.check(flights < MOST_FLIGHTS, f"{name} goes on for ever, alone")
+            for node in list(operation.open()):
+                if node not in client.breakers and not self.nodes[node].reachable:
+                    self.do(("trip", name, node))
+                self.do(("down" if node in client.breakers else "deliver", name, node))
+        return self.trace[-1]
+
+    def settle(self) -> None:
+        """Everything comes to rest and is well again: then one load makes the copies alike, and writing works."""
+        for name, client in self.clients.items():
+            if client.operation is not None:
+                self.run(name)
+        for node, state in self.nodes.items():
+            if not state.reachable:
+                self.do(("heal", node))
+            while state.late:
+                self.do(("arrive", node))
+        for name, client in self.clients.items():
+            client.view = self.members
+            for node in sorted(client.breakers):
+                self.do(("close", name, node))
+        if not self.created:
+            return
+        for name, kind in (("w0", "load"), ("w1", "save"), ("w2", "apply"), ("w0", "load")):
+            outcome = self.run(name, kind)
+            self.check("fails" not in outcome, f"all is well, yet {outcome}")
+            self.check(self.agreed(), "after a quiet load the copies differ")
+
+    def check(self, holds: object, otherwise: str) -> None:
+        if not holds:
+            raise Broken("\n".join([otherwise, *self.trace]))
+
+    def say(self, event: str) -> None:
+        self.trace.append(event)
+
+
+def told(what: object) -> str:
+    """A command or an answer, for a trace."""
+    match what:
+        case Read():
+            return "gets"
+        case Write(_, value, _, token):
+            return f"add {_record(value)}" if token == ABSENT else f"cas {token.decode()}: {_record(value)}"
+        case Replace(_, value):
+            return f"replace {_record(value)}"
+        case Entry(value, token):
+            return f"{_record(value)} cas {token.decode()}"
+        case Stored():
+            return "stored"
+        case Conflict():
+            return "refused"
+        case Left():
+            return "time left?"
+    return str(what)
+
+
+def _record(value: bytes) -> str:
+    try:
+        record = unpack(value)
+    except DecodeError as error:
+        return f"<{error}>"
+    header = record.header
+    kind = "" if header.kind is Kind.LIVE else header.kind.name
+    alone = "*" if getattr(header, "alone", False) else ""
+    fields = {name: decode(each) for name, each in record.fields.items()}
+    revisions = "<".join(revision.hex()[-2:] for revision in header.revisions if any(revision))
+    return f"[{kind}{alone}g{header.generation} {revisions} {fields}]"
+
+
+def drive_alone(flight: Generator[Any, Any, Any], nodes: dict[str, Node]) -> Any:
+    """Run a protocol on nodes that are all there."""
+    answers: Any = None
+    try:
+        while True:
+            asks = flight.send(answers)
+            answers = [nodes[ask.node].answer(ask.command) for ask in asks]
+    except StopIteration as stop:
+        return stop.value
