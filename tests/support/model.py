@@ -105,7 +105,8 @@ class Operation:
     answers: dict[int, Answer] = field(default_factory=dict)
     tried: set[int] = field(default_factory=set)
     """The asks of this flight that were sent in vain."""
-    downs: set[str] = field(default_factory=set)
+    troubled: set[str] = field(default_factory=set)
+    """The nodes that may lack what this request has been told, or has written."""
     flights: int = 0
     sendings: int = 0
     sent: bool = False
@@ -142,8 +143,10 @@ class World:
         copies: int = 2,
         single_faults: bool = True,
         scales: bool = False,
+        same_numbers: bool = False,
     ) -> None:
         self.protocol, self.copies, self.single_faults, self.scales = protocol, copies, single_faults, scales
+        self.same_numbers = same_numbers
         self.members = tuple(members)
         self.nodes = {name: Node() for name in (NAMES if scales else members)}
         self.clients = {name: Client(self.members) for name in CLIENTS}
@@ -260,7 +263,7 @@ class World:
         except StopIteration as stop:
             reply = stop.value
             if isinstance(reply, Conflict):
-                reply = replace(reply, resent=operation.sent)
+                reply = replace(reply, resent=reply.resent or operation.sent)
             self._go_on(name, operation, lambda: operation.flow.send(reply))
         except StoreUnavailable as raised:
             error = raised
@@ -277,19 +280,29 @@ class World:
 
     def _over(self, name: str, outcome: str) -> None:
         self.say(f"{name} {outcome}")
+        self.behind |= self._running(name).troubled
         self.clients[name].operation = None
 
     # What becomes of questions.
 
     def deliver(self, name: str, node: str) -> None:
         """The node answers."""
-        self._answer(name, node, lambda ask: self._carry_out(name, ask))
+        operation = self._running(name)
+        if node in self.behind:
+            operation.troubled.add(node)
+        resent = operation.open()[node] in operation.tried
+
+        def ask(ask: Ask) -> Answer:
+            answer = self._carry_out(name, ask)
+            return replace(answer, resent=True) if resent and isinstance(answer, Conflict) else answer
+
+        self._answer(name, node, ask)
 
     def down(self, name: str, node: str) -> None:
         """It is not asked (any more): the client knows it to be down."""
         self.behind.add(node)
         operation = self._running(name)
-        operation.downs.add(node)
+        operation.troubled.add(node)
         self.say(f"{name} does without {node}")
         self._answer(name, node, lambda ask: DOWN)
 
@@ -368,8 +381,11 @@ class World:
 
     def restart(self, node: str) -> None:
         """The node begins anew, empty; what was under way to it is lost."""
-        self.nodes[node] = Node()
+        self.nodes[node] = Node(counter=0 if self.same_numbers else self.nodes[node].counter + 1000)
         self.behind.add(node)
+        for client in self.clients.values():
+            if client.operation is not None:
+                client.operation.troubled.add(node)
         self.say(f"{node} restarts empty")
 
     def trip(self, name: str, node: str) -> None:
@@ -389,7 +405,7 @@ class World:
             self.nodes[node].reachable
             and node not in self.behind
             and not any(node in client.breakers for client in self.clients.values())
-            and not any(client.operation and node in client.operation.downs for client in self.clients.values())
+            and not any(client.operation and node in client.operation.troubled for client in self.clients.values())
         )
 
     def may_fail(self, node: str) -> bool:
@@ -516,6 +532,8 @@ def told(what: object) -> str:
 
 def _record(value: bytes) -> str:
     try:
+        if len(value) > 2 and value[1] == 1 and value[2] in (1, 2):
+            return "!" * value[0] + _record(value[1:])
         record = unpack(value)
     except DecodeError as error:
         return f"<{error}>"
