@@ -9,29 +9,29 @@ arrive much later, or never).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from elasticache_sessions import flows
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Replace, Stored, Write
-from elasticache_sessions.clients.memcached import ranked
-from elasticache_sessions.clients.memcached_asks import DOWN, Answer, Ask, Flight, Left
+from elasticache_sessions.clients.memcached_asks import DOWN, RENEW, Answer, Ask, Flight, Left, Noticed
+from elasticache_sessions.clients.memcached_copies import View
+from elasticache_sessions.clients.memcached_nodes import Nodes, ranked
 from elasticache_sessions.codec import decode
 from elasticache_sessions.exceptions import DecodeError, SessionEnded, StoreUnavailable
 from elasticache_sessions.record import Header, Kind, Record, pack, unpack
 from elasticache_sessions.session import Rules, Session
 from elasticache_sessions.settle import Event, Flow, Sleep
 
-View = Sequence[str]
-"""The nodes that a client knows."""
-Protocol = Callable[[View, Command], Flight[Any]]
+Protocol = Callable[[Command, View], Flight[Any]]
 """What answers a flow's command by asking nodes."""
 Action = tuple[str, ...]
 """Something that happens: the name of a method of `World`, and its arguments."""
 
 RULES = Rules("s:", 86_400, clock=lambda: 1_700_000_000.0, blind_touch=True)
 NAMES = ("a", "b", "c", "d")
+SETS = tuple(set_ for size in (2, 3) for set_ in itertools.combinations(NAMES, size))
 CLIENTS = ("w0", "w1", "w2", "ender")
 # An operation that nobody disturbs is over after a handful of flights.
 MOST_FLIGHTS = 40
@@ -46,6 +46,22 @@ def ids() -> Iterator[str]:
 
 
 IDS = tuple(itertools.islice(ids(), 30))
+
+
+class Revisions:
+    """Revisions that are the same each time the same happens: instead of `secrets.token_bytes`."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def __call__(self, size: int) -> bytes:
+        return next(self._numbers).to_bytes(size, "big")
+
+
+REVISIONS = Revisions()
 
 
 class Broken(AssertionError):
@@ -107,6 +123,8 @@ class Operation:
     """The asks of this flight that were sent in vain."""
     troubled: set[str] = field(default_factory=set)
     """The nodes that may lack what this request has been told, or has written."""
+    renews: bool = False
+    """Whether it waits for discovery instead."""
     flights: int = 0
     sendings: int = 0
     sent: bool = False
@@ -122,7 +140,7 @@ class Operation:
 
 @dataclass
 class Client:
-    view: View
+    nodes: Nodes
     breakers: set[str] = field(default_factory=set)
     """The nodes that it knows to be down, or does not know yet to be up again."""
     operation: Operation | None = None
@@ -147,11 +165,12 @@ class World:
     ) -> None:
         self.protocol, self.copies, self.single_faults, self.scales = protocol, copies, single_faults, scales
         self.same_numbers = same_numbers
-        self.members = tuple(members)
+        self.news = Nodes(tuple(members))
         self.nodes = {name: Node() for name in (NAMES if scales else members)}
-        self.clients = {name: Client(self.members) for name in CLIENTS}
+        self.clients = {name: Client(self.news) for name in CLIENTS}
         self.behind: set[str] = set()
         """The nodes that may lack what was acknowledged."""
+        REVISIONS.begin()
         self.numbers = itertools.count(1)
         self.ids = iter(IDS)
         self.trace: list[str] = []
@@ -253,13 +272,18 @@ class World:
             self._take_off(name, operation)
 
     def _take_off(self, name: str, operation: Operation) -> None:
-        operation.flight = self.protocol(self.clients[name].view, operation.command)
+        view = View(self.clients[name].nodes, self.copies)
+        operation.flight = self.protocol(operation.command, view)
         self._fly(name, operation, lambda: next(operation.flight))
 
-    def _fly(self, name: str, operation: Operation, resume: Callable[[], Sequence[Ask]]) -> None:
+    def _fly(self, name: str, operation: Operation, resume: Callable[[], Any]) -> None:
         """Run the protocol up to its next flight, as the manager would."""
         try:
-            operation.asks = resume()
+            question = resume()
+            while isinstance(question, Noticed):
+                question = operation.flight.send(None)
+            operation.renews = question is RENEW
+            operation.asks = () if operation.renews else question
         except StopIteration as stop:
             reply = stop.value
             if isinstance(reply, Conflict):
@@ -367,7 +391,21 @@ class World:
         assert operation is not None
         return operation
 
+    def hear(self, name: str) -> None:
+        """Discovery tells the client which nodes there are."""
+        client = self.clients[name]
+        client.nodes = self.news
+        self.say(f"{name} hears of {client.nodes.current}, before {client.nodes.previous}")
+        operation = client.operation
+        if operation is not None and operation.renews:
+            self._fly(name, operation, lambda: operation.flight.send(client.nodes))
+
     # What becomes of nodes.
+
+    def change(self, *members: str) -> None:
+        """There is another set of nodes; who knows of it is another matter."""
+        self.news = Nodes(members, (self.news.current, *(self.news.previous or ())))
+        self.say(f"the nodes are {members}")
 
     def cut(self, node: str) -> None:
         """Nobody reaches the node any more; it keeps what it has."""
@@ -430,6 +468,8 @@ class World:
                 for node in operation.open():
                     actions += self._fates(name, client, node)
                 actions += [("fail", name, "over"), ("fail", name, "again"), ("die", name)]
+            if client.nodes != self.news or (operation and operation.renews):
+                actions.append(("hear", name))
             for node in self.nodes:
                 if node in client.breakers:
                     actions += [("close", name, node)] if self.nodes[node].reachable else []
@@ -442,6 +482,8 @@ class World:
                 actions.append(("arrive", node))
             if self.may_fail(node):
                 actions += [("restart", node)] + ([("cut", node)] if state.reachable else [])
+        if self.scales:
+            actions += [("change", *members) for members in SETS if members != self.news.current]
         return actions
 
     def _kinds(self, name: str) -> tuple[str, ...]:
@@ -457,8 +499,8 @@ class World:
             return [("deliver", name, node), ("lose", name, node), ("stall", name, node)]
         return [("stall", name, node)]
 
-    def owners(self) -> list[str]:
-        return ranked(self.members, self.key)[: self.copies]
+    def owners(self) -> tuple[str, ...]:
+        return self.news.owners(self.key, self.copies)
 
     def copies_held(self) -> list[bytes | None]:
         held = (self.nodes[node].items.get(self.key) for node in self.owners())
@@ -475,6 +517,8 @@ class World:
         while (operation := client.operation) is not None:
             flights += 1
             self.check(flights < MOST_FLIGHTS, f"{name} goes on for ever, alone")
+            if operation.renews:
+                self.do(("hear", name))
             for node in list(operation.open()):
                 if node not in client.breakers and not self.nodes[node].reachable:
                     self.do(("trip", name, node))
@@ -492,7 +536,7 @@ class World:
             while state.late:
                 self.do(("arrive", node))
         for name, client in self.clients.items():
-            client.view = self.members
+            client.nodes = self.news
             for node in sorted(client.breakers):
                 self.do(("close", name, node))
         if not self.created:
@@ -532,25 +576,13 @@ def told(what: object) -> str:
 
 def _record(value: bytes) -> str:
     try:
-        if len(value) > 2 and value[1] == 1 and value[2] in (1, 2):
-            return "!" * value[0] + _record(value[1:])
         record = unpack(value)
     except DecodeError as error:
         return f"<{error}>"
     header = record.header
     kind = "" if header.kind is Kind.LIVE else header.kind.name
-    alone = "*" if getattr(header, "alone", False) else ""
+    alone = "*" * header.alone + "leaving " * header.leaving
     fields = {name: decode(each) for name, each in record.fields.items()}
     revisions = "<".join(revision.hex()[-2:] for revision in header.revisions if any(revision))
     return f"[{kind}{alone}g{header.generation} {revisions} {fields}]"
 
-
-def drive_alone(flight: Generator[Any, Any, Any], nodes: dict[str, Node]) -> Any:
-    """Run a protocol on nodes that are all there."""
-    answers: Any = None
-    try:
-        while True:
-            asks = flight.send(answers)
-            answers = [nodes[ask.node].answer(ask.command) for ask in asks]
-    except StopIteration as stop:
-        return stop.value
