@@ -44,7 +44,12 @@ def create_app(nodes: Nodes) -> Flask:
     @app.get("/nodes.json")
     def tell() -> Response:
         seen = now()
-        return jsonify(version=seen["version"], nodes=[told(node) for node in seen["nodes"]])
+        return jsonify(
+            version=seen["version"],
+            nodes=[told(node) for node in seen["nodes"]],
+            alone=seen["copies"][1],
+            twice=seen["copies"][2],
+        )
 
     @app.post("/nodes/<int:number>/<verb>")
     @app.post("/nodes/<verb>")
@@ -86,7 +91,7 @@ def told(node: Node) -> dict[str, Any]:
         "state": node.state,
         "pid": node.pid,
         "sessions": len(node.sessions),
-        "marks": node.marks,
+        "others": node.others,
     }
 
 

@@ -14,6 +14,11 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 
 
+def node_name(port: int) -> str:
+    """As the clients call the node."""
+    return f"{HOST}:{port}"
+
+
 class Listing:
     """Which nodes are listed. A file holds the very answer, so that the list outlives who tells it."""
 
@@ -44,7 +49,7 @@ class Listing:
             self._write(self.version + 1, [other for other in self.ports if other != port])
 
     def _write(self, version: int, ports: Iterable[int]) -> None:
-        nodes = " ".join(f"localhost|{HOST}|{port}" for port in sorted(ports))
+        nodes = " ".join(f"{HOST}|{HOST}|{port}" for port in sorted(ports))
         new = self._path.with_suffix(".new")
         new.write_bytes(f"{version}\n{nodes}\n".encode())
         new.replace(self._path)

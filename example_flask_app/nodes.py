@@ -4,9 +4,9 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from io import BufferedRWPair
 from pathlib import Path
@@ -15,15 +15,16 @@ from urllib.parse import unquote
 from xmlrpc.client import Fault
 
 from elasticache_sessions import Settings
+from elasticache_sessions.clients.memcached_nodes import ranked
 from elasticache_sessions.record import Kind
 
 from . import control
-from .discovery import HOST, Listing
+from .discovery import HOST, Listing, node_name
 
 AT_FIRST: Final = (1, 2, 3)
 """The nodes that supervisord.conf starts by itself."""
 NUMBERS: Final = (1, 2, 3, 4, 5, 6)
-FEWEST: Final = 2  # Two copies want two nodes.
+COPIES: Final = 2  # as in the URL
 GOODBYE: Final = 10.0
 """Seconds that a node still answers after it was taken off the list."""
 
@@ -52,24 +53,17 @@ class Node:
     port: int
     state: State
     pid: int = 0
-    contents: Mapping[str, int] = field(default_factory=dict)
-    """What it holds: a session's handle and the kind of the record."""
+    sessions: frozenset[str] = frozenset()
+    """The handles of those that belong here."""
+    others: int = 0
+    """What else it holds: marks of sessions that ended or moved, and copies of before."""
 
     @property
     def name(self) -> str:
         return f"node-{self.number}"
 
-    @property
-    def sessions(self) -> set[str]:
-        return {handle for handle, kind in self.contents.items() if kind == Kind.LIVE}
 
-    @property
-    def marks(self) -> int:
-        """What stands where a session ended, or moved away."""
-        return len(self.contents) - len(self.sessions)
-
-
-def copies(nodes: list[Node]) -> Counter[int]:
+def copies(nodes: Iterable[Node]) -> Counter[int]:
     """How many sessions are there once, and how many twice."""
     return Counter(Counter(handle for node in nodes for handle in node.sessions).values())
 
@@ -116,7 +110,7 @@ class Nodes:
         """Take it off the list. It answers for a while, as what was there only may have to move."""
         with self._change:
             self._expect(number, State.UP, State.DOWN)
-            if len(self.listing.ports) <= FEWEST:
+            if len(self.listing.ports) <= COPIES:
                 raise Refused("Two copies want two nodes: add one before this one goes.")
             self.listing.remove(self._port(number))
         self._stop_later(number)
@@ -156,7 +150,15 @@ class Nodes:
         contents = _contents(port) if runs else None
         if contents is None:
             return Node(number, port, State.DOWN, process["pid"])
-        return Node(number, port, State.UP, process["pid"], contents)
+        sessions = frozenset(
+            handle for handle, kind in contents.items() if kind == Kind.LIVE and self._belongs(handle, port)
+        )
+        return Node(number, port, State.UP, process["pid"], sessions, len(contents) - len(sessions))
+
+    def _belongs(self, handle: str, port: int) -> bool:
+        """As every client ranks the nodes for every session."""
+        names = [node_name(listed) for listed in self.listing.ports]
+        return node_name(port) in ranked(names, (_PREFIX + handle).encode())[:COPIES]
 
     def _port(self, number: int) -> int:
         return self._first_port + number

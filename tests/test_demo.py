@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,7 @@ from flask.testing import FlaskClient
 from example_flask_app import create_app, status as shop_status, views
 from example_flask_app.house import PASSWORD
 from tests.support import demo as support
+from tests.support.chromium import add, browsing, expect, running_chromium
 from tests.support.demo import (
     DJANGO,
     ROOT,
@@ -36,13 +35,14 @@ from tests.support.demo import (
     cart_on as cart,
     crowd,
     exists,
+    on_the_demo,
     running_demo,
     wait_until,
 )
 from tests.support.servers import free_port
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Page
 
 
 # --- the shop alone, on memory:// ---
@@ -156,6 +156,7 @@ def test_status_is_told_and_counted(client: FlaskClient) -> None:
         "visits": 0,
         "session": None,
         "store": "memory of this process",
+        "nodes": None,
         "session_ms": 0,
     }
     assert not client.get_cookie("elsewhere")
@@ -263,19 +264,6 @@ def test_flask_runs_it_alone() -> None:
 # --- the demo ---
 
 
-def on_the_demo(test: Callable[..., None]) -> Callable[..., None]:
-    """Not for nox, which has no load balancer and no Playwright; all in one test process, so that one demo will do."""
-    for mark in (pytest.mark.demo, pytest.mark.xdist_group("demo")):
-        test = mark(test)
-    return test
-
-
-def expect(what: Page | Locator) -> Any:
-    from playwright.sync_api import expect
-
-    return expect(what)
-
-
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
     with running_demo() as demo:
@@ -291,35 +279,8 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("Chromium is missing. It is installed by: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    quiet = (
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-    )
-    root = ("--no-sandbox",) if os.geteuid() == 0 else ()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=["--disable-gpu", "--disable-quic", *quiet, *root],
-            # The back button shall work as it does for people, who have this cache.
-            ignore_default_args=["--disable-back-forward-cache"],
-        )
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def browsing(chromium: Browser, url: str) -> Iterator[Page]:
-    context = chromium.new_context(base_url=url, viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
-    yield context.new_page()
-    context.close()
+    with running_chromium() as chromium:
+        yield chromium
 
 
 @pytest.fixture
@@ -334,12 +295,6 @@ def sign_in(page: Page, name: str) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator("[data-user]")).to_have_attribute("data-user", name)
-
-
-def add(page: Page, *products: str) -> None:
-    for product in products:
-        page.get_by_role("button", name=f"Add {product} to the cart").click()
-        expect(page.locator(".flash")).to_have_text(f"{product} is in your cart.")
 
 
 @on_the_demo
@@ -577,11 +532,11 @@ def test_a_port_that_is_taken_is_said_so() -> None:
 def test_a_store_that_is_not_known_or_not_there_is_said_so(tmp_path: Path) -> None:
     assert ask_for_the_demo(STORE="mongodb") == (
         1,
-        "STORE=mongodb is not known. Write STORE=valkey or STORE=memcached.\n",
+        "STORE=mongodb is not known. Write STORE=valkey, STORE=memcached or STORE=memcached-cluster.\n",
     )
-    code, said = ask_for_the_demo(STORE="memcached", PATH=str(tmp_path))
+    code, said = ask_for_the_demo(STORE="memcached-cluster", PATH=str(tmp_path))
     assert code == 1
     assert said == (
-        "STORE=memcached needs memcached, and there is none on PATH. Install it: "
+        "STORE=memcached-cluster needs memcached, and there is none on PATH. Install it: "
         "apt-get install --no-install-recommends memcached\n"
     )

@@ -26,6 +26,8 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from example_flask_app.house import PASSWORD
 from example_flask_app.processes import session_members
 from tests.support.servers import LAUNCHER, free_port
@@ -58,6 +60,13 @@ def children(pid: int) -> list[int]:
 # --- the demo ---
 
 
+def on_the_demo(test: Callable[..., None]) -> Callable[..., None]:
+    """Not for nox, which has no load balancer and no Playwright; all in one test process, so that one demo will do."""
+    for mark in (pytest.mark.demo, pytest.mark.xdist_group("demo")):
+        test = mark(test)
+    return test
+
+
 @dataclass(frozen=True)
 class Shop:
     """What tells the two shops of the demo apart."""
@@ -88,6 +97,7 @@ class Demo:
     """The running demo. Instances go by the name that the page shows: "shop-1" to "shop-6", "django-1" to "django-6"."""
 
     ports: dict[Shop, int]
+    cache_port: int
     directory: Path
     process: subprocess.Popen[bytes]
 
@@ -128,6 +138,31 @@ class Demo:
     def instances_of(self, shop: Shop) -> set[str]:
         return {instance for instance in self.instances() if instance.startswith(f"{shop.instance}-")}
 
+    @property
+    def cache_url(self) -> str:
+        """The page of the cache nodes, with STORE=memcached-cluster."""
+        return f"http://127.0.0.1:{self.cache_port}"
+
+    def do(self, action: str) -> None:
+        """What a button of that page does: "add", or "2/kill"."""
+        answer = Browser(self.cache_url).ask("POST", f"/nodes/{action}")
+        assert answer.code == 200, answer
+
+    def cache(self) -> dict[str, Any]:
+        """What that page shows."""
+        answer = Browser(self.cache_url).ask("GET", "/nodes.json")
+        assert answer.code == 200, answer
+        told: dict[str, Any] = json.loads(answer.text)
+        return told
+
+    def nodes(self) -> dict[int, str]:
+        """The state of each cache node."""
+        return {node["number"]: node["state"] for node in self.cache()["nodes"]}
+
+    def wait_for_second_copies(self) -> None:
+        """Until every session is on two nodes, which their visitors bring about."""
+        wait_until(lambda: not self.cache()["alone"], 20, "every session is on two nodes")
+
     def supervisor_pid(self) -> int:
         return int(self.supervisor("getPID"))
 
@@ -143,10 +178,11 @@ def running_demo(store: str = "valkey") -> Iterator[Demo]:
     directory = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
     port = free_port()
     django_port = next(other for other in iter(free_port, None) if other != port)
+    cache_port = next(other for other in iter(free_port, None) if other not in (port, django_port))
     output, run = directory / "output", directory / "run"
     launcher = [sys.executable, "-c", LAUNCHER, str(os.getpid())]  # It ends with us, however we end.
     command = [sys.executable, "-m", "example_flask_app.demo", "--store", store, "--dir", str(run)]
-    command += ["--port", str(port), "--django-port", str(django_port)]
+    command += ["--port", str(port), "--django-port", str(django_port), "--cache-port", str(cache_port)]
     with output.open("wb") as out:
         process = subprocess.Popen(
             [*launcher, *command],
@@ -154,7 +190,7 @@ def running_demo(store: str = "valkey") -> Iterator[Demo]:
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    demo = Demo({FLASK: port, DJANGO: django_port}, run, process)
+    demo = Demo({FLASK: port, DJANGO: django_port}, cache_port, run, process)
     session = 0
     try:
         try:
@@ -362,6 +398,11 @@ class Crowd:
 
     def answers_of(self, instance: str) -> int:
         return sum(visitor.answered_by[instance] for visitor in self.visitors)
+
+    def go_on(self, visits: int = 5) -> None:
+        """Until everybody has counted so many more visits."""
+        goals = {visitor: visitor.attempts + visits for visitor in self.visitors}
+        wait_until(lambda: all(visitor.attempts >= goal for visitor, goal in goals.items()), 20, "all go on")
 
     def failures(self) -> Counter[str]:
         """The requests that had no good answer."""
