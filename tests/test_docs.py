@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from elasticache_sessions import Settings
+from elasticache_sessions import Settings, endpoint_memcached
 from elasticache_sessions.clients.aws_caches import KINDS
 from elasticache_sessions.clients.breaker import FAILURES
 from elasticache_sessions.settings import NAME, Endpoint
@@ -21,7 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELASTICACHE = (ROOT / "docs" / "elasticache.md").read_text()
 SETTINGS = {field.name.upper() for field in fields(Settings)}
 
-URL = re.compile(r"\b(?:rediss?|valkeys?|memcached|elasticache|memory)://[^\s`'\"|)]*")
+URL = re.compile(r"\b(?:rediss?|valkeys?|memcached(?:\+discovery)?|elasticache|memory)://[^\s`'\"|)]*")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
@@ -74,6 +74,16 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_test_that_a_page_names_exists(page: Path) -> None:
     for name in re.findall(r"`(tests/\w+\.py)`", page.read_text()):
         assert (ROOT / name).exists(), name
+
+
+# docs/memcached.md
+
+
+def test_every_option_of_a_url_is_explained() -> None:
+    page = (ROOT / "docs" / "memcached.md").read_text()
+    for option in {option for options in endpoint_memcached.OPTIONS.values() for option in options}:
+        assert re.search(rf"^\| [^|]*`{option}`", page, re.MULTILINE), option
+    assert f"| `discovery_interval` | {endpoint_memcached.INTERVAL:g} |" in page
 
 
 # docs/elasticache.md
