@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from xmlrpc.client import Fault
 
 from elasticache_sessions import Settings
+from elasticache_sessions.clients.memcached_history import key_of
 from elasticache_sessions.clients.memcached_nodes import ranked
 from elasticache_sessions.record import Kind
 
@@ -30,6 +31,7 @@ GOODBYE: Final = 10.0
 
 _AT_ONCE: Final = 100  # keys in one question
 _PREFIX: Final = Settings().prefix
+_HISTORY: Final = key_of(_PREFIX).decode()  # where nodes keep which nodes there were before
 
 
 class Refused(Exception):
@@ -174,7 +176,7 @@ def _contents(port: int) -> dict[str, int] | None:
             socket.create_connection((HOST, port), timeout=0.5) as connection,
             connection.makefile("rwb") as talk,
         ):
-            keys = list(_keys(talk))
+            keys = [key for key in _keys(talk) if key != _HISTORY]
             return {
                 key.removeprefix(_PREFIX): kind
                 for at in range(0, len(keys), _AT_ONCE)
