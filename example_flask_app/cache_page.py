@@ -15,7 +15,7 @@ from werkzeug.serving import make_server
 
 from .discovery import HOST, Endpoint
 from .house import GUARD
-from .nodes import Node, Nodes, Refused, State, copies
+from .nodes import NUMBERS, Node, Nodes, Refused, State, copies
 from .stores import LOOK_EVERY
 
 
@@ -58,7 +58,7 @@ def create_app(nodes: Nodes) -> Flask:
         try:
             if (verb, number) == ("add", 0):
                 nodes.add()
-            elif verb in verbs and number:
+            elif verb in verbs and number in NUMBERS:
                 verbs[verb](number)
             else:
                 abort(404)
