@@ -172,8 +172,11 @@ class Demo:
 
 
 @contextmanager
-def running_demo(store: str = "valkey") -> Iterator[Demo]:
-    """The demo on ports of its own, with three instances of each shop. Whatever happens, nothing is left of it."""
+def running_demo(store: str = "valkey", **settings: str) -> Iterator[Demo]:
+    """The demo on ports of its own, with three instances of each shop. Whatever happens, nothing is left of it.
+
+    `settings`: variables of its environment.
+    """
     # Not pytest's tmp_path, which may be too long for the unix sockets in it: they have 107 characters.
     directory = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
     port = free_port()
@@ -187,6 +190,7 @@ def running_demo(store: str = "valkey") -> Iterator[Demo]:
         process = subprocess.Popen(
             [*launcher, *command],
             cwd=ROOT,
+            env=os.environ | settings,
             stdout=out,
             stderr=subprocess.STDOUT,
         )
