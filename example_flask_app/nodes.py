@@ -26,7 +26,7 @@ AT_FIRST: Final = (1, 2, 3)
 """The nodes that supervisord.conf starts by itself."""
 NUMBERS: Final = (1, 2, 3, 4, 5, 6)
 COPIES: Final = 2  # as in the URL
-GOODBYE: Final = 10.0
+GOODBYE: Final = 5.0
 """Seconds that a node still answers after it was taken off the list."""
 
 _AT_ONCE: Final = 100  # keys in one question

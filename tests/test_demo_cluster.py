@@ -119,7 +119,7 @@ def test_what_cannot_be_done_is_said_so(demo: Demo) -> None:
 @pytest.mark.slow
 def test_nobody_notices_when_nodes_die_return_empty_come_and_go() -> None:
     with running_demo(STORE, **PATIENTLY) as demo, ExitStack() as shops:
-        crowds = [shops.enter_context(crowd(demo, shop, size=15)) for shop in SHOPS]
+        crowds = [shops.enter_context(crowd(demo, shop, size=10)) for shop in SHOPS]
         demo.wait_for_second_copies()
         demo.do("1/kill")
         for visitors in crowds:
