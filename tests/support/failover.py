@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -187,16 +187,19 @@ class Load:
     """Whatever else was raised: never."""
     back: set[str] = field(default_factory=set)
     """Ended sessions that were found again."""
+    unknown: set[str] = field(default_factory=set)
+    """New sessions that were not found a moment later."""
     longest: float = 0.0
     failed_at: float = float("inf")
     _over: threading.Event = field(default_factory=threading.Event)
     _done: list[int] = field(default_factory=lambda: [0] * THREADS)
+    _at_work: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(THREADS)])
 
     def fault(self) -> None:
         """Now the store fails. What was acknowledged more than LAG before is to be there ever after."""
         self.failed_at = time.monotonic()
 
-    def goes_on(self, operations: int = 40) -> None:
+    def goes_on(self, operations: int = 40, *, well: bool = True) -> None:
         """Wait until each thread has done that much more, and nobody has been told of a failure for a second."""
         before = list(self._done)
         wait_until(
@@ -204,12 +207,25 @@ class Load:
                 self.errors
                 or (
                     all(now - then >= operations for now, then in zip(self._done, before, strict=True))
-                    and (not self.failures or time.monotonic() - self.failures[-1] > 1)
+                    and (not well or not self.failures or time.monotonic() - self.failures[-1] > 1)
                 )
             ),
             _UP,
             "sessions are served again",
         )
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nobody does anything while the block runs."""
+        with ExitStack() as stack:
+            for lock in self._at_work:
+                stack.enter_context(lock)
+            yield
+
+    @property
+    def done(self) -> int:
+        """How many operations there were."""
+        return sum(self._done)
 
     def pace(self, operations: int) -> float:
         """How many a second go well, while each thread does that much more."""
@@ -228,26 +244,30 @@ class Load:
 
     def work(self, number: int) -> None:
         while not self._over.is_set():
-            session, (ended_at, ended) = random.choice(self.kept), random.choice(self.ended)
-            for whose, act in (
-                (session.id, partial(self._use, session, number)),
-                (ended, partial(self._look_for_ended, ended_at, ended)),
-                (None, self._come_and_go),
-            ):
-                began = time.monotonic()
-                try:
-                    act()
-                except StoreUnavailable as error:
-                    if self.is_given_up(whose):
-                        self.given_up.append(time.monotonic() - began)
-                    else:
-                        self.failures.append(time.monotonic())
-                        self.reasons[str(error)] += 1
-                except BaseException as error:
-                    self.errors.append(error)
-                self._done[number] += 1
-                self.longest = max(self.longest, time.monotonic() - began)
+            with self._at_work[number]:
+                self._work(number)
             time.sleep(random.uniform(0, 2 * _PAUSE))
+
+    def _work(self, number: int) -> None:
+        session, (ended_at, ended) = random.choice(self.kept), random.choice(self.ended)
+        for whose, act in (
+            (session.id, partial(self._use, session, number)),
+            (ended, partial(self._look_for_ended, ended_at, ended)),
+            (None, self._come_and_go),
+        ):
+            began = time.monotonic()
+            try:
+                act()
+            except StoreUnavailable as error:
+                if self.is_given_up(whose):
+                    self.given_up.append(time.monotonic() - began)
+                else:
+                    self.failures.append(time.monotonic())
+                    self.reasons[str(error)] += 1
+            except BaseException as error:
+                self.errors.append(error)
+            self._done[number] += 1
+            self.longest = max(self.longest, time.monotonic() - began)
 
     def _use(self, session: Kept, number: int) -> None:
         site, what = self.site, random.random()
@@ -269,6 +289,8 @@ class Load:
 
     def _come_and_go(self) -> None:
         new = self.site.new()
+        if self.site.read(new) is None and self._counts(time.monotonic()):
+            self.unknown.add(new)
         self.site.end(new)
         self.ended.append((time.monotonic(), new))
 
@@ -312,8 +334,10 @@ class Load:
             failures += f", the last {self.last_failure:.2f} s after the fault"
         if self.given_up:
             failures += f", {len(self.given_up)} were to fail"
+        if self.unknown:
+            failures += f", {len(self.unknown)} new sessions were not found"
         return (
-            f"{sum(self._done)} operations, {failures}, the longest took {self.longest:.2f} s; "
+            f"{self.done} operations, {failures}, the longest took {self.longest:.2f} s; "
             f"{self.lost} of {len(self.kept)} sessions lost, {len(self.back)} of {len(self.ended)} ended back"
         )
 
@@ -363,3 +387,4 @@ def under_load(name: str, site: Site) -> Iterator[Load]:
     load.look()
     assert load.lost == 0
     assert not load.back
+    assert not load.unknown
