@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
-from .record import Header, Kind, Record, kind_of, merge
+from .record import Header, Kind, Record, kind_of, merge_into
 from .session import Rules, Session, fixed_end_of, handle_of, is_id, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
@@ -145,7 +145,7 @@ def _write(
         raise ValueError("only a stored session can be written to")
 
     def decide(theirs: Record) -> Record | None:
-        fields = change(dict(mine) if replaces else merge(base.fields, mine, theirs.fields))
+        fields = change(dict(mine) if replaces else merge_into(theirs, base, mine))
         header = with_wishes(session, theirs.header, fields, rules)
         if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
             return buried(theirs)
@@ -233,7 +233,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     new, handle = (yield from insert(target, mine, rules, session_id)), session.handle or ""
 
     def carry(theirs: Record) -> Flow[None]:
-        merged = dict(mine) if replaces else merge(old.fields, mine, theirs.fields)
+        merged = dict(mine) if replaces else merge_into(theirs, old, mine)
         wishes = with_wishes(session, theirs.header, merged, rules) or theirs.header
 
         def decide(now: Record) -> Record | None:

@@ -65,6 +65,7 @@ ORDER = [
     "clients.memcached_asks",
     "clients.memcached_views",
     "clients.memcached_handover",
+    "clients.memcached_look",
     "clients.memcached_copies",
     "clients.memcached_pool",
     "clients.rounds",

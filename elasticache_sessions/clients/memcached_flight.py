@@ -59,7 +59,6 @@ class Flights:
             if pause >= running().left() or not all(map(_may_pass, course.failures.values())):
                 raise course.failure()
             time.sleep(pause)
-            course.doubt()
             self._ask(course)
         return [course.answers[ask.node] for ask in asks]
 
@@ -78,7 +77,7 @@ class Flights:
                 course.advance(ask, question)
             # Those that answer must not pay for one that does not, and it may have to be asked three times.
             share = running().half if again or len(asks) - len(course.failures) > 1 else nullcontext
-            for _ in ("sent", "answered", "still there"):
+            for _ in ("sent", "answered"):
                 for ask, question in zip(asks, questions, strict=True):
                     if ask.node not in course.failures:
                         with share():
@@ -88,8 +87,8 @@ class Flights:
                 question.close()
 
     def _question(self, ask: Ask, course: _Course) -> Generator[None, None, None]:
-        """One question, step by step: its breaker lets it through; it is sent; it is answered; the others are answered, too. If
-        it is left in between, its connection is closed.
+        """One question, step by step: its breaker lets it through; it is sent; it is answered. If it is left in between, its
+        connection is closed.
         """
         with self._breaker(ask.node):
             yield
@@ -97,16 +96,6 @@ class Flights:
                 connection.begin(ask.command)
                 yield
                 said = connection.finish()
-                if len(course.asks) > 1 and course.writes:
-                    yield
-                    # A node that began anew, with nothing, before another had stored the same, has not stored it.
-                    if not connection.is_usable:
-                        connection.close()
-                        raise StoreUnavailable(
-                            f"the Memcached node {ask.node} closed its connection after it had answered. Try again.",
-                            retry=True,
-                            silent=None,
-                        )
         course.answered(ask, said)
 
 
@@ -115,7 +104,6 @@ class _Course:
 
     def __init__(self, asks: Sequence[Ask]) -> None:
         self.asks = sorted(asks, key=attrgetter("node"))
-        self.writes = any(isinstance(ask.command, Write) for ask in asks)
         self.answers: dict[str, Answer] = {}
         self.failures: dict[str, StoreUnavailable] = {}
         self._sent: set[str] = set()
@@ -129,12 +117,6 @@ class _Course:
             self.failures[ask.node] = error
             if error.sent:
                 self._sent.add(ask.node)
-
-    def doubt(self) -> None:
-        """What was stored a while before the rest will be may be gone by then, as above: to be looked for."""
-        for node, answer in self.answers.items():
-            if isinstance(answer, Stored):
-                self.answers[node] = Conflict(None, resent=True)
 
     def answered(self, ask: Ask, said: Any) -> None:
         if isinstance(ask.command, Write):

@@ -16,9 +16,10 @@ from ..limit import Timeouts, running
 from .base import ABSENT, Command, Reply, Write, unheard
 from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
-from .memcached_copies import View, perform
+from .memcached_copies import perform
 from .memcached_flight import Flights
 from .memcached_handover import OUTDATED_VIEW, WORD_TTL
+from .memcached_look import View
 from .memcached_nodes import Nodes
 from .memcached_pool import Pool
 
@@ -58,6 +59,9 @@ class Source(Protocol):
     def forget(self, node: str) -> None:
         """A previous one is gone for good."""
 
+    def close(self) -> None:
+        """Look after them no more, until somebody asks for them."""
+
 
 class Fixed:
     """Nodes that stay: those of a URL."""
@@ -74,6 +78,8 @@ class Fixed:
     def poke(self) -> None: ...
 
     def forget(self, node: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class GroupClient:
@@ -123,6 +129,7 @@ class GroupClient:
         return drive(perform(command, view), answer)
 
     def close(self) -> None:
+        self._source.close()
         for pool in list(self._pools.values()):
             pool.close()
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from ..exceptions import StoreUnavailable
-from ..record import Kind
+from ..record import Kind, pack
 from .base import ABSENT, Read, Stored, Write
 from .memcached_asks import Ask, Flight, Left, Noticed
 from .memcached_nodes import Nodes, ranked
@@ -30,50 +30,67 @@ WORD_TTL: Final = 600
 """Seconds for which there may be processes that have not heard of a change."""
 
 
-def bring(key: bytes, here: Sequence[Copy], before: Sequence[str], version: int) -> Flight[bool]:
+def bring(
+    key: bytes, here: Sequence[Copy], before: Sequence[str], version: int, *, had_left: bool = False
+) -> Flight[bool | None]:
     """Bring what the nodes `before` still have of `key`, or, where they have nothing, what is left of an earlier move.
 
     `here`: what the owners of now, by that version of the nodes, hold, which is nothing that counts. Returns whether it is
-    worth another look.
+    worth another look; None: one more, with `had_left`, as it has left, perhaps after it was looked for here.
     """
     there: list[Copy] = []
+    found = [copy for copy in here if copy.counts]
     if before:
-        answers = yield [Ask(node, Read(key)) for node in before]
-        there = [Copy.of(*each) for each in zip(before, answers, strict=True)]
-    source = judge(there).winner or _leaving(there)
-    if source is None:
+        # Together with one that answers, so that one which is down and gone is passed over.
+        answering = [Ask(copy.node, Read(key)) for copy in found[:1]]
+        answers = yield [*(Ask(node, Read(key)) for node in before), *answering]
+        there = [Copy.of(*each) for each in zip(before, answers, strict=False)]
+    sources = [copy for copy in there if copy.counts or copy.leaving is not None]
+    if not sources:
+        if found:
+            return False
         if any(copy.down for copy in there):
             raise StoreUnavailable(MISSING)
-        source, there = _leaving(here), []
+        if not had_left and any(copy.kind is Kind.LEFT for copy in there):
+            return None
+        sources = [copy for copy in here if copy.leaving is not None]
+    candidates = [*found, *(copy.unpacked() for copy in sources)]
+    source, merged, _ = judge(candidates)
     if source is None or source.entry is None or source.header is None:
         return False  # or nobody can read it
     (ttl,) = yield [Ask(source.node, Left(key))]
     if not ttl:
         return True
-    is_tombstone = source.kind is Kind.TOMBSTONE
-    if not is_tombstone and not (yield from _frozen(key, there, ttl, version)):
+    if not (yield from _frozen(key, there, ttl, version)):
         return True
-    value = source.leaving or source.entry.value
+    value = source.entry.value if merged is None else pack(merged)
     puts = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in here if not copy.down]
-    looks = [Ask(copy.node, Read(key)) for copy in there if copy.entry is not None]
+    looks = [Ask(copy.node, Read(key)) for copy in there if copy in sources]
+    if source in found:  # it is to be there still when the others take it
+        (kept,) = yield [put for put in puts if put.node == source.node]
+        if not isinstance(kept, Stored):
+            return True
+        puts = [put for put in puts if put.node != source.node]
     answers = yield [*puts, *looks]
-    if not any(isinstance(answer, Stored) for answer in answers[: len(puts)]):
+    if puts and not any(isinstance(answer, Stored) for answer in answers[: len(puts)]):
         return True  # somebody else was faster
     yield Noticed("moved")
     marks = []
+    contents = {copy.node: copy.unpacked().entry for copy in sources}
     for ask, answer in zip(looks, answers[len(puts) :], strict=True):
-        copy = Copy.of(ask.node, answer)
+        copy, content = Copy.of(ask.node, answer), contents[ask.node]
         # Unless it has come back meanwhile.
-        if copy.entry is not None and copy.header is not None and copy.leaving == value:
+        if (
+            copy.entry is not None
+            and copy.header is not None
+            and content is not None
+            and copy.leaving == content.value
+        ):
             word = left(version, copy.header)
             marks.append(Ask(copy.node, Write(key, word, ttl, copy.entry.token)))
     if marks:
         yield marks
     return True
-
-
-def _leaving(copies: Sequence[Copy]) -> Copy | None:
-    return next((copy for copy in copies if copy.leaving is not None), None)
 
 
 def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight[bool]:

@@ -104,6 +104,13 @@ class Copy:
             None if self.kind is not Kind.LEAVING or self.record is None else self.record.fields.get(_CONTENT)
         )
 
+    def unpacked(self) -> Copy:
+        """What is on its way to another node, or it itself."""
+        content = self.leaving
+        if content is None or self.entry is None:
+            return self
+        return Copy.of(self.node, replace(self.entry, value=content))
+
 
 _VERSION: Final = "version"
 _CONTENT: Final = "content"

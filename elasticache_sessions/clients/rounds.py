@@ -63,7 +63,8 @@ class Rounds:
 
 
 def _go(reference: weakref.ref[LookedAfter], rounds: Rounds, interval: float) -> None:
-    shortest = min(_SHORTEST_PAUSE, interval)
+    # Its own, as a thread in the background must not change what the app gets from the common one after `seed`.
+    shortest, chance = min(_SHORTEST_PAUSE, interval), random.Random()
     while (owner := reference()) is not None and owner.is_of(rounds):
         rounds.begin_look()
         began = time.monotonic()
@@ -73,7 +74,7 @@ def _go(reference: weakref.ref[LookedAfter], rounds: Rounds, interval: float) ->
             logger.exception("the thread %r failed, and goes on", threading.current_thread().name)
         del owner
         took = time.monotonic() - began
-        longest = interval * random.uniform(1 - _JITTER, 1 + _JITTER)
+        longest = interval * chance.uniform(1 - _JITTER, 1 + _JITTER)
         if not rounds.pause(shortest - took, longest - took):
             break
     # In a child that gevent forked, `threading` has forgotten the parent's threads, and would complain that it finds none

@@ -211,7 +211,9 @@ class World:
         self.check(not began_ended, "an ended session is back")
         for field_name, value in operation.before.fields.items():
             found = session.fields.get(field_name)
-            self.check(found is not None and found >= value, f"{field_name}={value} was acknowledged and lost")
+            self.check(
+                found is not None and found >= value, f"{field_name}={value} was acknowledged and lost"
+            )
         applied = session.fields["applied"]
         self.check(len(applied) == len(set(applied)), f"applied twice: {applied}")
         lost = operation.before.applied - set(applied)
@@ -248,7 +250,9 @@ class World:
     def _bury(self, name: str, operation: Operation) -> Flow[None]:
         """As whoever ends a session by its handle alone, unread."""
         self.ending = True
-        tombstone = Record(Header(Kind.TOMBSTONE, 1, (b"burial",), RULES.now(), expires_at=RULES.now() + 1000))
+        tombstone = Record(
+            Header(Kind.TOMBSTONE, 1, (b"burial",), RULES.now(), expires_at=RULES.now() + 1000)
+        )
         there = yield Replace(self.key, pack(tombstone), 1000)
         self.check(there, "what is to be buried is not there")
         self.promise.ended = True
@@ -443,7 +447,9 @@ class World:
             self.nodes[node].reachable
             and node not in self.behind
             and not any(node in client.breakers for client in self.clients.values())
-            and not any(client.operation and node in client.operation.troubled for client in self.clients.values())
+            and not any(
+                client.operation and node in client.operation.troubled for client in self.clients.values()
+            )
         )
 
     def may_fail(self, node: str) -> bool:
@@ -585,4 +591,3 @@ def _record(value: bytes) -> str:
     fields = {name: decode(each) for name, each in record.fields.items()}
     revisions = "<".join(revision.hex()[-2:] for revision in header.revisions if any(revision))
     return f"[{kind}{alone}g{header.generation} {revisions} {fields}]"
-
