@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from elasticache_sessions import flows
-from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Replace, Stored, Write
-from elasticache_sessions.clients.memcached_asks import DOWN, RENEW, Answer, Ask, Flight, Left, Noticed
-from elasticache_sessions.clients.memcached_copies import View
+from elasticache_sessions.clients.base import Command, Conflict, Replace
+from elasticache_sessions.clients.memcached_asks import DOWN, RENEW, Answer, Ask, Flight, Noticed
+from elasticache_sessions.clients.memcached_look import View
 from elasticache_sessions.clients.memcached_nodes import Nodes, ranked
-from elasticache_sessions.codec import decode
-from elasticache_sessions.exceptions import DecodeError, SessionEnded, StoreUnavailable
-from elasticache_sessions.record import Header, Kind, Record, pack, unpack
+from elasticache_sessions.exceptions import SessionEnded, StoreUnavailable
+from elasticache_sessions.record import Header, Kind, Record, pack
 from elasticache_sessions.session import Rules, Session
 from elasticache_sessions.settle import Event, Flow, Sleep
+from tests.support.model_nodes import REVISIONS, Node, told
 
 Protocol = Callable[[Command, View], Flight[Any]]
 """What answers a flow's command by asking nodes."""
@@ -48,54 +48,8 @@ def ids() -> Iterator[str]:
 IDS = tuple(itertools.islice(ids(), 30))
 
 
-class Revisions:
-    """Revisions that are the same each time the same happens: instead of `secrets.token_bytes`."""
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        self._numbers = itertools.count(1)
-
-    def __call__(self, size: int) -> bytes:
-        return next(self._numbers).to_bytes(size, "big")
-
-
-REVISIONS = Revisions()
-
-
 class Broken(AssertionError):
     """A promise was broken."""
-
-
-@dataclass
-class Node:
-    """A node: each question is atomic. CAS numbers come from one counter, which begins anew with the process."""
-
-    items: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
-    counter: int = 0
-    reachable: bool = True
-    late: list[Command | Left] = field(default_factory=list)
-    """What was sent, and given up on, but may still be carried out."""
-
-    def answer(self, command: Command | Left) -> Answer:
-        held = self.items.get(command.key)
-        if isinstance(command, Left):
-            return None if held is None else 1000
-        if isinstance(command, Read):
-            return None if held is None else Entry(held[0], b"%d" % held[1])
-        if isinstance(command, Replace):
-            return held is not None and self._put(command)
-        expected = ABSENT if held is None else b"%d" % held[1]
-        if command.token != expected:
-            return Conflict(None)
-        self._put(command)
-        return Stored(None)
-
-    def _put(self, command: Write | Replace) -> bool:
-        self.counter += 1
-        self.items[command.key] = command.value, self.counter
-        return True
 
 
 @dataclass
@@ -114,6 +68,8 @@ class Operation:
     kind: str
     before: Promise
     """What had been acknowledged when it began."""
+    nodes: Nodes | None = None
+    """Those that it began with."""
     flow: Flow[Any] = field(init=False)
     command: Command = field(init=False)
     flight: Flight[Any] = field(init=False)
@@ -276,7 +232,10 @@ class World:
             self._take_off(name, operation)
 
     def _take_off(self, name: str, operation: Operation) -> None:
-        view = View(self.clients[name].nodes, self.copies)
+        if operation.nodes is None:
+            operation.nodes = self.clients[name].nodes
+        nodes = self.clients[name].nodes
+        view = View(nodes, self.copies, is_recent=bool(nodes.previous))
         operation.flight = self.protocol(operation.command, view)
         self._fly(name, operation, lambda: next(operation.flight))
 
@@ -379,6 +338,8 @@ class World:
         """The process is gone, in the middle."""
         self._leave_under_way(self._running(name))
         self._over(name, "dies")
+        if self.scales:
+            self.clients[name].nodes = replace(self.news, previous=None)
 
     def _leave_under_way(self, operation: Operation) -> None:
         for number, ask in enumerate(operation.asks):
@@ -408,7 +369,8 @@ class World:
 
     def change(self, *members: str) -> None:
         """There is another set of nodes; who knows of it is another matter."""
-        self.news = Nodes(members, (self.news.current, *(self.news.previous or ())))
+        previous = (self.news.current, *(self.news.previous or ()))
+        self.news = Nodes(members, previous, self.news.version + 1)
         self.say(f"the nodes are {members}")
 
     def cut(self, node: str) -> None:
@@ -487,10 +449,17 @@ class World:
             if state.late and state.reachable:
                 actions.append(("arrive", node))
             if self.may_fail(node):
-                actions += [("restart", node)] + ([("cut", node)] if state.reachable else [])
-        if self.scales:
+                actions += [("restart", node)] if self.copies > 1 or not self.single_faults else []
+                actions += [("cut", node)] if state.reachable else []
+        if self.scales and (self._all_have_heard() or not self.single_faults):
             actions += [("change", *members) for members in SETS if members != self.news.current]
         return actions
+
+    def _all_have_heard(self) -> bool:
+        return all(
+            client.nodes == self.news and (client.operation is None or client.operation.nodes == self.news)
+            for client in self.clients.values()
+        )
 
     def _kinds(self, name: str) -> tuple[str, ...]:
         if not self.created:
@@ -513,7 +482,9 @@ class World:
         return [None if item is None else item[0] for item in held]
 
     def agreed(self) -> bool:
-        return len(set(self.copies_held())) == 1
+        """Whether every owner has the session, and all the same."""
+        held = self.copies_held()
+        return len(set(held)) == 1 and held[0] is not None
 
     def run(self, name: str, kind: str | None = None) -> str:
         """Run a client's request to its end while all others stand still. Returns what the end was."""
@@ -558,36 +529,3 @@ class World:
 
     def say(self, event: str) -> None:
         self.trace.append(event)
-
-
-def told(what: object) -> str:
-    """A command or an answer, for a trace."""
-    match what:
-        case Read():
-            return "gets"
-        case Write(_, value, _, token):
-            return f"add {_record(value)}" if token == ABSENT else f"cas {token.decode()}: {_record(value)}"
-        case Replace(_, value):
-            return f"replace {_record(value)}"
-        case Entry(value, token):
-            return f"{_record(value)} cas {token.decode()}"
-        case Stored():
-            return "stored"
-        case Conflict():
-            return "refused"
-        case Left():
-            return "time left?"
-    return str(what)
-
-
-def _record(value: bytes) -> str:
-    try:
-        record = unpack(value)
-    except DecodeError as error:
-        return f"<{error}>"
-    header = record.header
-    kind = "" if header.kind is Kind.LIVE else header.kind.name
-    alone = "*" * header.alone + "leaving " * header.leaving
-    fields = {name: decode(each) for name, each in record.fields.items()}
-    revisions = "<".join(revision.hex()[-2:] for revision in header.revisions if any(revision))
-    return f"[{kind}{alone}g{header.generation} {revisions} {fields}]"
