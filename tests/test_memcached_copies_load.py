@@ -14,7 +14,7 @@ from tests.support import topologies
 from tests.support.dialects import MEMCACHED
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.failover import KINDS, under_load
-from tests.support.fleet import fleet, key_of, owners, phase
+from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
 from tests.support.load import (
     PATIENT,
     Manager,
@@ -44,7 +44,7 @@ def test_whatever_happens_to_one_node_costs_nothing(nodes: Nodes) -> None:
     with (
         Proxy(four.port, dialect=MEMCACHED) as wire,
         fleet(one.port, two.port, three.port, copies=2) as site,
-        under_load("two copies", site) as load,
+        under_load("two copies", site, REMEMBERED) as load,
     ):
         with phase("a node joins", load, site) as people_leave:
             site.tell(one.port, two.port, three.port, wire.port)

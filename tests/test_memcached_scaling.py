@@ -15,7 +15,7 @@ from elasticache_sessions.clients.memcached_nodes import Nodes, ranked
 from tests.support import memcached, topologies
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.failover import Load, increment, patiently, under_load
-from tests.support.fleet import fleet, key_of, owners, phase
+from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
 from tests.support.load import at_once, contents, managers, once_back, stored_id
 from tests.support.servers import Server
 from tests.support.topologies import Nodes as Servers
@@ -58,7 +58,10 @@ def moving(manager: SessionManager, before: tuple[int, ...], after: tuple[int, .
 @pytest.mark.slow
 def test_nodes_that_join_and_leave_cost_nothing(nodes: Servers) -> None:
     first, *_, new = nodes.nodes
-    with fleet(*nodes.ports[:3], copies=1) as site, under_load("nodes come and go, one copy", site) as load:
+    with (
+        fleet(*nodes.ports[:3], copies=1) as site,
+        under_load("nodes come and go, one copy", site, REMEMBERED) as load,
+    ):
         with phase("a node joins", load, site) as people_leave:
             site.tell(*nodes.ports)
             load.goes_on(well=False)

@@ -187,6 +187,8 @@ class Load:
     """Whatever else was raised: never."""
     back: set[str] = field(default_factory=set)
     """Ended sessions that were found again."""
+    remembered: float = 1.0
+    """The share of those that come and go which are asked for again."""
     unknown: set[str] = field(default_factory=set)
     """New sessions that were not found a moment later."""
     longest: float = 0.0
@@ -292,7 +294,8 @@ class Load:
         if self.site.read(new) is None and self._counts(time.monotonic()):
             self.unknown.add(new)
         self.site.end(new)
-        self.ended.append((time.monotonic(), new))
+        if random.random() < self.remembered:
+            self.ended.append((time.monotonic(), new))
 
     def _look_for_ended(self, ended_at: float, session_id: str) -> None:
         found = self.site.read(session_id)
@@ -355,7 +358,7 @@ def patiently(act: Callable[[], T]) -> T:
 
 
 @contextmanager
-def under_load(name: str, site: Site) -> Iterator[Load]:
+def under_load(name: str, site: Site, remembered: float = 1.0) -> Iterator[Load]:
     """THREADS that use SESSIONS sessions while the block runs, which begins when all is well and old enough.
 
     After it, no session is lost, no ended one back, nothing that was acknowledged is missing, and nothing was done twice.
@@ -365,7 +368,7 @@ def under_load(name: str, site: Site) -> Iterator[Load]:
     ended = [patiently(site.new) for _ in range(ENDED)]
     for session_id in ended:
         patiently(lambda: site.end(session_id))
-    load = Load(site, kept, [(time.monotonic(), session_id) for session_id in ended])
+    load = Load(site, kept, [(time.monotonic(), session_id) for session_id in ended], remembered=remembered)
     threads = [
         threading.Thread(target=load.work, args=[number], daemon=True, name=f"load-{number}")
         for number in range(THREADS)

@@ -27,6 +27,8 @@ from tests.support.memcached import by_claim
 
 INTERVALS: Final = (0.2, 0.5, 0.9, 1.4)
 """Seconds from one look at the endpoint to the next, of each instance."""
+REMEMBERED: Final = 0.1
+"""Of those that come and go, so many are asked for again: there are many phases."""
 LEAVING: Final = 40
 """So many people, who were there before a phase, sign out in it."""
 
