@@ -25,7 +25,7 @@ from tests.support.failover import KINDS, TIMEOUT, Core, Load, core, patiently
 from tests.support.load import PATIENT
 from tests.support.memcached import by_claim
 
-INTERVALS: Final = (0.2, 0.5, 0.9, 1.4)
+INTERVALS: Final = (0.2, 0.3, 0.5, 0.8)
 """Seconds from one look at the endpoint to the next, of each instance."""
 REMEMBERED: Final = 0.1
 """Of those that come and go, so many are asked for again: there are many phases."""
