@@ -38,7 +38,9 @@ def test_a_tombstone_that_was_touched_stays_one(store: Store, touch: int) -> Non
         tombstone = store.get(key)
         with lifetime(site, touch):
             assert site.contents(copy) == {}
-        assert store.ttl(key) in (touch - 1, touch)
+        # Where the session has another copy, which may not have heard of its end, its tombstone is not let go sooner.
+        left = max(touch, 100) if store.dialect.copies > 1 else touch
+        assert store.ttl(key) in (left - 1, left)
         assert store.get(key) == tombstone
         late.fields["late"] = True
         assert site.manager.end(late) is False

@@ -52,7 +52,7 @@ def cost(proxy: Proxy, act: Act) -> int:
     with proxy.counting() as count:
         act()
     assert count.connections == 0
-    return count.round_trips
+    return count.flights
 
 
 def put(**values: object) -> View:
@@ -77,18 +77,20 @@ def key_of(cookie: str) -> bytes:
 
 
 # What costs more on Memcached: its touch is blind, a write that is refused does not bring what is there, and one that is
-# stored brings no token for the next.
-TABLE = {  # on Valkey and Redis, on Memcached
-    "slide a session with an idle timeout of its own": (1, 2),
-    "read and change, and another was faster": (3, 4),
-    "a second save in one request": (1, 2),
+# stored brings no token for the next. With two copies, what must be done exactly once is decided on one node first.
+TABLE = {  # on Valkey and Redis, on Memcached, on Memcached with two copies
+    "slide a session with an idle timeout of its own": (1, 2, 2),
+    "read and change, and another was faster": (3, 4, 4),
+    "a second save in one request": (1, 2, 2),
+    "read and apply": (2, 2, 3),
 }
 
 
 @pytest.fixture
 def price(networked_store: Store) -> Callable[[str], int]:
     """What a case of the table costs on this store."""
-    return lambda case: TABLE[case][networked_store.name in MEMCACHED]
+    column = networked_store.dialect.copies if networked_store.name in MEMCACHED else 0
+    return lambda case: TABLE[case][column]
 
 
 # The cases of docs/architecture.md
@@ -185,10 +187,10 @@ def test_reading_and_changing_cost_two(shop: Instance, proxy: Proxy) -> None:
     assert cost(proxy, lambda: shop.ask(lambda visit: [visit.clear(), visit.update(a=1)], cookie)) == 2
 
 
-def test_applying_costs_two(shop: Instance, proxy: Proxy) -> None:
+def test_applying_costs_two_or_three(shop: Instance, proxy: Proxy, price: Callable[[str], int]) -> None:
     cookie = sign_in(shop)
     apply: View = lambda visit: visit.apply(lambda fields: fields.update(n=1))  # noqa: E731 - as the views around it
-    assert cost(proxy, lambda: shop.ask(apply, cookie)) == 2
+    assert cost(proxy, lambda: shop.ask(apply, cookie)) == price("read and apply")
 
 
 def test_a_change_that_meets_another_costs_what_the_conflict_does(
@@ -197,9 +199,10 @@ def test_a_change_that_meets_another_costs_what_the_conflict_does(
     cookie = sign_in(shop)
     with instances(framework, networked_store.url) as (there,):
         proxy.on_request(lambda exchange: there.ask(put(other=True), cookie), when=is_write)
-        assert cost(proxy, lambda: shop.ask(put(user="Grace"), cookie)) == price(
-            "read and change, and another was faster"
-        )
+        costs = cost(proxy, lambda: shop.ask(put(user="Grace"), cookie))
+    at_most = price("read and change, and another was faster")
+    # Of two copies one may be written by then, and whoever was faster on the other has merged it.
+    assert costs == at_most or (proxy.dialect.copies > 1 and costs == at_most - 1)
     assert shop.ask(dict, cookie).result == {"user": "Grace", "cart": ["kettle"], "other": True}
 
 
@@ -214,7 +217,7 @@ def test_assigning_an_equal_value_costs_two(shop: Instance, proxy: Proxy) -> Non
     # It is modifying: the cookie is set again, once the store says that its id is still the one.
     with proxy.counting() as count:
         shop.ask(put(user="Ada"), cookie)
-    assert count.round_trips == 2
+    assert count.flights == 2
     assert any(is_write(command) for command in count.commands) == shop.habits.equal_is_written
 
 
@@ -267,7 +270,7 @@ def test_100_requests_make_no_connection(shop: Instance, proxy: Proxy) -> None:
     with proxy.counting() as count:
         mixed(shop, cookie)
     assert count.connections == 0
-    assert count.round_trips == 25 * (1 + 2)
+    assert count.flights == 25 * (1 + 2)
 
 
 def test_100_requests_of_each_of_eight_threads_share_eight_connections(framework: str, proxy: Proxy) -> None:
@@ -275,7 +278,7 @@ def test_100_requests_of_each_of_eight_threads_share_eight_connections(framework
         cookies = [sign_in(shop) for _ in range(8)]
         with proxy.counting() as count:
             at_once(*[lambda cookie=cookie: mixed(shop, cookie) for cookie in cookies])
-    assert count.round_trips >= 8 * 25 * (1 + 2)
+    assert count.flights >= 8 * 25 * (1 + 2)
     assert count.connections <= 8 * len(proxy.ports)
 
 
@@ -296,7 +299,7 @@ def test_100_operations_of_an_event_loop_make_no_connection(proxy: Proxy) -> Non
         return count
 
     count = asyncio.run(main())
-    assert (count.round_trips, count.connections) == (100, 0)
+    assert (count.flights, count.connections) == (100, 0)
 
 
 def test_the_first_question_of_a_connection_is_the_first_thing_it_says(single_proxy: Proxy) -> None:

@@ -133,7 +133,7 @@ def test_only_a_list_that_changed_is_written(
             answer = shop.ask(
                 lambda visit: [list(visit["cart"]), dict(visit), len(visit["cart"]), change(visit)], cookie
             )
-        assert (count.round_trips, count.connections) == (costs, 0)
+        assert (count.flights, count.connections) == (costs, 0)
         changed = costs == 2
         assert answer.cookie == (cookie if changed else None)
         assert (networked_store.get(key_of(cookie)) != before) == changed

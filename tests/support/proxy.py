@@ -84,7 +84,7 @@ class Proxy:
     @contextmanager
     def counting(self) -> Iterator[Count]:
         """Counts from here to the end of the block. What a client was answered is always counted already."""
-        count = Count()
+        count = Count(copies=self.dialect.copies)
         with self._lock:
             self._counts.append(count)
         try:

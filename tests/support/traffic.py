@@ -20,6 +20,15 @@ class Count:
     """How many connections were made. One that sends nothing may be counted late."""
     commands: list[Command] = field(default_factory=list)
     """Every command with its arguments, in the order of arrival."""
+    copies: int = 1
+    """On so many nodes each key is."""
+
+    @property
+    def flights(self) -> int:
+        """The same as `round_trips`, where each asks all the nodes that have the key, at once."""
+        flights, rest = divmod(self.round_trips, self.copies)
+        assert not rest, self.commands
+        return flights
 
     @property
     def names(self) -> list[str]:
