@@ -13,7 +13,7 @@ import pytest
 from tests.support import topologies
 from tests.support.dialects import MEMCACHED
 from tests.support.discovery import DiscoveryEndpoint
-from tests.support.failover import KINDS, under_load
+from tests.support.failover import KINDS, increment, under_load
 from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
 from tests.support.load import (
     PATIENT,
@@ -198,7 +198,9 @@ def flying(kind: str, nodes: Nodes, discovered: bool) -> Iterator[tuple[Manager,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("discovered", [False, True], ids=["fixed", "discovered"])
-def test_the_second_copy_costs_no_round_trip(nodes: Nodes, kind: str, discovered: bool) -> None:
+def test_the_second_copy_costs_no_round_trip_but_where_one_decides_first(
+    nodes: Nodes, kind: str, discovered: bool
+) -> None:
     with flying(kind, nodes, discovered) as (manager, cost):
         for _ in range(10):
             found: list[str] = []
@@ -213,6 +215,13 @@ def test_the_second_copy_costs_no_round_trip(nodes: Nodes, kind: str, discovered
                 manager.save(session)
 
             assert cost(change) == 2
+
+            def apply() -> None:
+                session = manager.load(session_id)
+                assert session is not None
+                manager.apply(session, increment)
+
+            assert cost(apply) == 3
             assert cost(lambda: manager.end(session_id)) == 2
             assert cost(lambda: manager.load(session_id)) == 1
 
