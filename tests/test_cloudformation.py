@@ -42,10 +42,6 @@ def said(node: Any) -> Any:
         return KNOWN[argument]
     if name == "Fn::GetAtt":
         return KNOWN[".".join(argument)]
-    if name == "Fn::Split":
-        return said(argument[1]).split(argument[0])
-    if name == "Fn::Join":
-        return argument[0].join(said(argument[1]))
     if name == "Fn::Sub":
         text, own = argument if isinstance(argument, list) else (argument, {})
         known = KNOWN | {key: said(value) for key, value in own.items()}
@@ -110,11 +106,9 @@ def test_the_urls_are_those_of_what_is_made() -> None:
     assert cluster.iam == Iam("shop-app", "shop")
     assert serverless.tls and not serverless.cluster
     assert serverless.iam == Iam("shop-app", "shop", serverless=True)
-    assert memcached.tls
-    nodes = template(MEMCACHED)["Resources"]["Cache"]["Properties"]["NumCacheNodes"]
-    assert memcached.nodes == tuple(
-        (f"shop.abc123.{number:04}.use1.cache.amazonaws.com", 11211) for number in range(1, nodes + 1)
-    )
+    assert memcached.tls and memcached.discovery and memcached.copies == 2
+    assert (memcached.host, memcached.port) == ("shop.abc123.cfg.use1.cache.amazonaws.com", 11211)
+    assert template(MEMCACHED)["Parameters"]["Nodes"]["MinValue"] >= memcached.copies
 
 
 @pytest.mark.parametrize("path", [CLUSTER, SERVERLESS, MEMCACHED], ids=lambda path: path.stem)
