@@ -13,7 +13,6 @@ from elasticache_sessions.clients.memcached import source_for
 from elasticache_sessions.clients.memcached_discovery import Discovery
 from elasticache_sessions.clients.memcached_history import LONGEST_HISTORY, History
 from elasticache_sessions.clients.memcached_listing import is_name
-from elasticache_sessions.clients.memcached_nodes import Nodes
 from elasticache_sessions.limit import TimeLimit
 from tests.support.demo import wait_until
 from tests.support.discovery import DiscoveryEndpoint
@@ -52,7 +51,10 @@ def process(
 
 
 def become(discovery: Discovery, *nodes: str, previous: tuple[tuple[str, ...], ...] = ()) -> None:
-    wait_until(lambda: discovery.nodes == Nodes(nodes, previous), PATIENT, f"the nodes are {nodes}")
+    def told() -> object:
+        return discovery.nodes.current, discovery.nodes.previous
+
+    wait_until(lambda: told() == (nodes, previous), PATIENT, f"the nodes are {nodes}")
 
 
 def told(three: Store, port: int) -> History | None:

@@ -15,7 +15,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write
 from elasticache_sessions.clients.memcached_asks import Ask, Flight
-from elasticache_sessions.clients.memcached_copies import View, perform
+from elasticache_sessions.clients.memcached_copies import perform
+from elasticache_sessions.clients.memcached_look import View
 from tests.support.model import Broken, World
 from tests.support.model_nodes import REVISIONS
 from tests.support.model_runs import machine, search
