@@ -6,7 +6,7 @@ value. The header can be read without opening the fields, by the Lua scripts in 
     offset  bytes  what
          0      1  format
          1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 leaving this node, 5 has left it
-         2      1  flags: 1 alone (`Header`); the others 0: room for compression
+         2      1  flags: 1 alone, 2 once alone (`Header`); the others 0: room for compression
          3      1  key number, 0: not encrypted; room for encryption
          4      4  generation, one higher with every write
          8      4  idle TTL in seconds, 0: the store-wide one
@@ -49,6 +49,7 @@ _MAX_UINT32: Final = 2**32 - 1
 _NO_REVISION: Final = bytes(REVISION_BYTES)
 _FLAGS_AT: Final = 2
 _ALONE: Final = 1
+_ONCE_ALONE: Final = 2
 NO_OWNER: Final = bytes(OWNER_BYTES)
 
 
@@ -86,6 +87,8 @@ class Header:
     """Of a session that lives on two nodes: written while one of them was down, or while they held different things, so
     that it may be acknowledged though only one has it.
     """
+    once_alone: bool = False
+    """It, or what it was made of, has been alone, so that what the deciding node had taken may have given way to it."""
 
     @property
     def revision(self) -> bytes:
@@ -111,7 +114,7 @@ def pack(record: Record) -> bytes:
     header = _HEADER.pack(
         FORMAT,
         head.kind,
-        _ALONE * head.alone,
+        _ALONE * head.alone | _ONCE_ALONE * head.once_alone,
         head.key_number,
         min(head.generation, _MAX_UINT32),
         min(head.idle_ttl, _MAX_UINT32),
@@ -131,16 +134,22 @@ def _summed(header: bytes, body: bytes) -> bytes:
 
 def restamped(data: bytes, *, alone: bool) -> bytes:
     """The record in `data`, alone or not. Its fields are not looked at."""
-    if is_alone(data) is alone:
+    flags = data[_FLAGS_AT] | _ALONE | _ONCE_ALONE if alone else data[_FLAGS_AT] & ~_ALONE
+    if flags == data[_FLAGS_AT]:
         return data
     header = bytearray(data[:HEADER_BYTES])
-    header[_FLAGS_AT] ^= _ALONE
+    header[_FLAGS_AT] = flags
     return _summed(bytes(header), data[_BODY:])
 
 
 def is_alone(data: bytes) -> bool:
     """Whether the record in `data` says so (`Header.alone`)."""
     return bool(data[_FLAGS_AT] & _ALONE)
+
+
+def was_alone(data: bytes) -> bool:
+    """Whether it, or what it was made of, has been alone (`Header.once_alone`)."""
+    return bool(data[_FLAGS_AT] & _ONCE_ALONE)
 
 
 def generation_of(data: bytes) -> int:
@@ -174,7 +183,7 @@ def unpack(data: bytes) -> Record:
         *revisions,
         owner,
     ) = _HEADER.unpack_from(data)
-    if form != FORMAT or flags & ~_ALONE or key_number:
+    if form != FORMAT or flags & ~(_ALONE | _ONCE_ALONE) or key_number:
         raise DecodeError(f"format {form}, flags {flags}, key {key_number} are not known to this version")
     body = memoryview(data)[_BODY:]
     if _CRC.unpack_from(data, HEADER_BYTES)[0] != zlib.crc32(body, zlib.crc32(data[:HEADER_BYTES])):
@@ -193,6 +202,7 @@ def unpack(data: bytes) -> Record:
             owner,
             key_number,
             bool(flags & _ALONE),
+            bool(flags & _ONCE_ALONE),
         )
     except ValueError as error:
         raise DecodeError(f"not a record: {error}") from error

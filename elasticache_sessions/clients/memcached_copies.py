@@ -19,6 +19,7 @@ from ..record import (
     is_plainly_live,
     restamped,
     unpack,
+    was_alone,
 )
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
 from .memcached_asks import DOWN, Ask, Flight, Left
@@ -111,7 +112,7 @@ def _acknowledged(
             # So many writes ago that it is not named any more: then the one that decides says it, as all were made of that,
             # unless it began anew meanwhile, and its numbers as well.
             behind = generation_of(found.entry.value) >= generation_of(command.value) + KEPT_REVISIONS
-            plain = is_plainly_live(found.entry.value) and not is_alone(found.entry.value)
+            plain = is_plainly_live(found.entry.value) and not was_alone(found.entry.value)
             if decided is None or since is None or not behind or not plain:
                 return Conflict(found.entry, resent=perhaps)
             (now,) = yield [Ask(decided, Read(key))]

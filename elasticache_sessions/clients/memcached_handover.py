@@ -107,8 +107,8 @@ def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight
 def leave_word(key: bytes, owners: Sequence[str], nodes: Nodes, copies: int) -> Flight[None]:
     """What is new is where nobody looks for it who has not heard of the last change: tell him that he has old news."""
     had = ranked(nodes.previous[0], key)[:copies] if nodes.previous else []
-    if set(had) & set(owners):
-        return  # he writes to one of the nodes that have it
     for node in had:
-        with suppress(StoreUnavailable):  # then it is no miss for him either
-            yield [Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT))]
+        # Though he shares one of the owners: that one may be down for him.
+        if node not in owners:
+            with suppress(StoreUnavailable):  # then it is no miss for him either
+                yield [Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT))]

@@ -71,7 +71,7 @@ def look(command: Read, view: View) -> Flight[Found]:
             continue
         winner, merged, is_sure = judge(copies)
         down = any(copy.down for copy in copies)
-        if winner is None or any(copy.entry is None and not copy.down for copy in copies):
+        if winner is None or any(not copy.counts and not copy.down for copy in copies):
             if view.nodes.previous is None:
                 yield from view.renew()  # with the nodes that had it before
                 continue
@@ -96,7 +96,7 @@ def look(command: Read, view: View) -> Flight[Found]:
             continue  # gone meanwhile
         if ttl < _DYING:
             return Found(Entry(value, token.packed()), agrees=True, down=down)
-        if winner.kind is Kind.LIVE and any(copy.entry is None for copy in bad):
+        if winner.kind is Kind.LIVE and any(not copy.counts for copy in bad):
             # A node that began anew has lost the half of a write which may be under way to the winner still: it must not be
             # stored there now, and be acknowledged.
             (kept,) = yield [Ask(winner.node, Write(key, value, ttl, winner.entry.token))]
