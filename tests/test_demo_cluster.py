@@ -120,24 +120,24 @@ def test_what_cannot_be_done_is_said_so(demo: Demo) -> None:
 def test_nobody_notices_when_nodes_die_return_empty_come_and_go() -> None:
     with running_demo(STORE, **PATIENTLY) as demo, ExitStack() as shops:
         crowds = [shops.enter_context(crowd(demo, shop, size=10)) for shop in SHOPS]
-        demo.wait_for_second_copies()
-        demo.do("1/kill")
-        for visitors in crowds:
-            visitors.go_on()
-        demo.do("1/start")
-        demo.wait_for_second_copies()
+        for number in (1, 2):
+            demo.do(f"{number}/kill")
+            for visitors in crowds:
+                visitors.go_on()
+            demo.do(f"{number}/start")
+            demo.wait_until_whole(*crowds)
 
         demo.do("add")
-        demo.wait_for_second_copies()
+        demo.wait_until_whole(*crowds)
         demo.do("2/kill")  # and nobody starts it again
         for visitors in crowds:
             visitors.go_on()
         demo.do("2/remove")
-        demo.wait_for_second_copies()
+        demo.wait_until_whole(*crowds)
 
         demo.do("3/remove")
         wait_until(lambda: 3 not in demo.nodes(), 20, "node-3 is gone")
-        demo.wait_for_second_copies()
+        demo.wait_until_whole(*crowds)
         shops.close()
         nobody_noticed(crowds)
         assert demo.nodes() == {1: "up", 4: "up"}

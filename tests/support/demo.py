@@ -159,9 +159,22 @@ class Demo:
         """The state of each cache node."""
         return {node["number"]: node["state"] for node in self.cache()["nodes"]}
 
-    def wait_for_second_copies(self) -> None:
-        """Until every session is on two nodes, which their visitors bring about."""
+    def wait_until_whole(self, *crowds: Crowd) -> None:
+        """Until every instance has noticed which nodes are back, and every session is on both its nodes: only then another
+        fault is one and not two. Those who use the sessions bring it about.
+        """
+        for node in self.cache()["nodes"]:
+            if node["state"] == "up":
+                name = f"node 127.0.0.1:{node['port']}"
+                wait_until(lambda name=name: self.have_noticed(name), 20, f"{name} is known to be back")  # type: ignore[misc]
+        for visitors in crowds:
+            visitors.go_on()
         wait_until(lambda: not self.cache()["alone"], 20, "every session is on two nodes")
+
+    def have_noticed(self, node: str) -> bool:
+        """Whether no instance takes that node for down."""
+        logs = [log.read_text() for log in self.directory.glob("*-[1-6].log")]
+        return all(log.count(f"{node} does not answer") == log.count(f"{node} answers again") for log in logs)
 
     def supervisor_pid(self) -> int:
         return int(self.supervisor("getPID"))
