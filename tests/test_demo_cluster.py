@@ -120,12 +120,11 @@ def test_what_cannot_be_done_is_said_so(demo: Demo) -> None:
 def test_nobody_notices_when_nodes_die_return_empty_come_and_go() -> None:
     with running_demo(STORE, **PATIENTLY) as demo, ExitStack() as shops:
         crowds = [shops.enter_context(crowd(demo, shop, size=10)) for shop in SHOPS]
-        for number in (1, 2):
-            demo.do(f"{number}/kill")
-            for visitors in crowds:
-                visitors.go_on()
-            demo.do(f"{number}/start")
-            demo.wait_until_whole(*crowds)
+        demo.do("1/kill")
+        for visitors in crowds:
+            visitors.go_on()
+        demo.do("1/start")
+        demo.wait_until_whole(*crowds)
 
         demo.do("add")
         demo.wait_until_whole(*crowds)
