@@ -5,6 +5,7 @@ the nodes, and of what becomes of nodes, answers and clients.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from elasticache_sessions.clients.memcached_copies import perform
 from elasticache_sessions.clients.memcached_look import View
 from tests.support.model import Broken, World
 from tests.support.model_nodes import REVISIONS
-from tests.support.model_runs import machine, search
+from tests.support.model_runs import machine, play, search
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,204 @@ def test_no_walk_breaks_the_promise(make: Callable[[], World]) -> None:
 def test_no_walk_of_many_breaks_the_promise(make: Callable[[], World]) -> None:
     broken = search(make, range(1_000, 3_000))
     assert broken is None, broken
+
+
+# What the model has found, in the words of `model_runs.play`; each broke the promise once. Each ends with all well again.
+
+STORIES = {
+    "the copies that one flight brings are of two moments": (
+        two,
+        """
+        trip w0 a
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        w0 save          # on b alone, which is acknowledged
+        deliver w1 a     # half of a write
+        begin w2 load
+        deliver w2 a     # sees the half
+        w1               # gives way, and writes again
+        w2               # sees on b what is made of both; it must not take what it saw on a for the better one
+        """,
+    ),
+    "a node forgets half of a write before the other half is stored": (
+        two,
+        """
+        begin w2 save
+        deliver w2 a
+        deliver w2 b
+        deliver w2 a     # the first half
+        begin w1 load
+        deliver w1 b
+        restart a
+        begin w0 apply
+        deliver w0 b
+        w1               # gives a what was there before
+        w2               # the other half: nothing to acknowledge any more, or to be told from what w0 writes
+        w0
+        """,
+    ),
+    "a write that is found again is the same write made of something else": (
+        two,
+        """
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        begin w2 load
+        deliver w1 a     # the first attempt
+        deliver w2 a
+        trip w0 a
+        w0 save
+        w1               # the second attempt, under the same revision
+        w2
+        """,
+    ),
+    "a node with the tombstone forgets it while it is asked how long that lives": (
+        two,
+        """
+        begin w0 save
+        deliver w0 a
+        deliver w0 b
+        begin ender end
+        deliver ender a
+        deliver ender b
+        deliver ender a  # the tombstone
+        deliver w0 b     # half of a write
+        deliver ender b  # refused
+        deliver ender a
+        restart a
+        ender
+        w0
+        """,
+    ),
+    "a session leaves between two looks for it": (
+        scaling_alone,
+        """
+        change a b c
+        hear w1
+        hear w2
+        begin w2 load
+        deliver w2 a     # not there yet
+        w1 apply         # has moved it
+        w2               # not there any more
+        """,
+    ),
+    "a session begins where some do not look for it yet": (
+        scaling_alone,
+        """
+        change a c
+        hear w0
+        w0 create
+        w1 load
+        """,
+    ),
+    "a node that joins takes the place of the only one that has the last write": (
+        scaling,
+        """
+        trip w1 b
+        change a b c
+        w1 save          # with old news, on c alone
+        close w1 b
+        hear w0
+        w0 load          # from b and a
+        """,
+    ),
+    "old news and new news have different nodes decide": (
+        scaling,
+        """
+        begin w2 apply
+        change a c d
+        hear w1
+        deliver w2 b
+        deliver w2 c
+        w1 apply
+        w2
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_that_broke_the_promise_once_ends_well(name: str) -> None:
+    make, story = STORIES[name]
+    world = make()
+    world.run("w0", "create")
+    play(world, story).settle()
+
+
+# What two faults at a time do, beyond the promise. docs/memcached.md quotes them.
+
+
+def unlucky() -> World:
+    world = World(perform, single_faults=False)
+    world.run("w0", "create")
+    return world
+
+
+@pytest.mark.parametrize(
+    ("story", "outcome"),
+    [
+        pytest.param(
+            """
+            cut b
+            ender end        # on a alone
+            restart a
+            heal b           # which has never heard of the end
+            w0 load
+            """,
+            "an ended session is back",
+            id="the only node with the tombstone forgets it, and the other one comes back",
+        ),
+        pytest.param(
+            """
+            cut b
+            w0 save
+            restart a
+            heal b
+            w1 load
+            """,
+            "w0=1 was acknowledged and lost",
+            id="so does the only node with a change",
+        ),
+        pytest.param(
+            """
+            restart a
+            restart b
+            w0 load
+            """,
+            "a session is gone that nobody ended",
+            id="both begin anew before anybody has read the session in between",
+        ),
+        pytest.param(
+            """
+            trip w0 a        # two clients that reach one node each, and not the same
+            trip w1 b
+            w0 apply
+            w1 apply
+            close w0 a
+            close w1 b
+            w2 load
+            """,
+            "applied, acknowledged and lost: {1}",
+            id="two clients reach one node each, and change the same field",
+        ),
+    ],
+)
+def test_two_faults_at_a_time_may_break_it(story: str, outcome: str) -> None:
+    with pytest.raises(Broken, match=re.escape(outcome)):
+        play(unlucky(), story)
+
+
+def test_of_two_clients_that_reach_one_node_each_both_keep_fields_of_their_own() -> None:
+    play(unlucky(), "trip w0 a\ntrip w1 b\nbegin w0 save\nbegin w1 save\nw0\nw1").settle()
+
+
+def test_an_end_holds_though_another_client_does_not_reach_the_node_that_has_it() -> None:
+    play(unlucky(), "trip w0 a\ntrip ender b\nender end").settle()
+
+
+def test_a_node_that_begins_anew_again_and_again_loses_nothing() -> None:
+    play(unlucky(), "w0 save\nrestart a\nw1 load\nrestart b\nw2 load\nrestart a\nrestart a").settle()
 
 
 # The model can fail.

@@ -235,7 +235,7 @@ class World:
         if operation.nodes is None:
             operation.nodes = self.clients[name].nodes
         nodes = self.clients[name].nodes
-        view = View(nodes, self.copies, is_recent=bool(nodes.previous))
+        view = View(nodes, self.copies, is_recent=nodes.previous != ())
         operation.flight = self.protocol(operation.command, view)
         self._fly(name, operation, lambda: next(operation.flight))
 
@@ -385,7 +385,7 @@ class World:
 
     def restart(self, node: str) -> None:
         """The node begins anew, empty; what was under way to it is lost."""
-        self.nodes[node] = Node(counter=0 if self.same_numbers else self.nodes[node].counter + 1000)
+        self.nodes[node] = Node(lives=0 if self.same_numbers else self.nodes[node].lives + 1)
         self.behind.add(node)
         for client in self.clients.values():
             if client.operation is not None:

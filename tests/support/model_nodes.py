@@ -30,13 +30,18 @@ REVISIONS = Revisions()
 
 @dataclass
 class Node:
-    """A node: each question is atomic. CAS numbers come from one counter, which begins anew with the process."""
+    """A node: each question is atomic. CAS numbers come from one counter, which begins anew with the process: lower than
+    all that its last life gave, as that served thousands of other sessions as well.
+    """
 
+    lives: int = 0
     items: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
-    counter: int = 0
     reachable: bool = True
     late: list[Command | Left] = field(default_factory=list)
     """What was sent, and given up on, but may still be carried out."""
+
+    def __post_init__(self) -> None:
+        self.counter = 90_000 - 1_000 * self.lives
 
     def answer(self, command: Command | Left) -> Answer:
         held = self.items.get(command.key)
