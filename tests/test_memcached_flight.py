@@ -160,8 +160,8 @@ def bed_of(servers: Sequence[Server]) -> Iterator[Bed]:
     with ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(server.port, dialect=server.dialect)) for server in servers]
         made = Bed(servers, proxies)
+        stack.callback(made.close)
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -503,6 +503,18 @@ def test_where_nobody_answers_the_error_says_what_may_have_happened(bed: Bed, wr
     with pytest.raises(StoreUnavailable) as failed:
         bed.ask(*commands, timeout=0.4)
     assert (failed.value.retry, failed.value.sent) == (False, True)
+    bed.all_is_well()
+
+
+def test_where_one_hangs_and_the_other_was_just_interrupted_all_may_be_asked_again(
+    bed: Bed, bad: int
+) -> None:
+    here = bed.each()
+    bed.proxies[bad].cut_reply(at=0, closes=False)
+    bed.proxies[1 - bad].lose_reply()
+    with pytest.raises(StoreUnavailable) as failed:
+        bed.ask(*here.reads, timeout=0.4)
+    assert failed.value.retry is True
     bed.all_is_well()
 
 

@@ -85,7 +85,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
     def begin(self, command: Command | Left) -> None:
         """Send the question, and do not wait: `finish` reads the reply, which must come before the next question."""
         self.sock.received = 0
-        with self._exchange():
+        with self._translated():
             self.check_key(command.key, b"")
             question, self._reply = self._words(command, int(time.time()))
             # In use since another question: whoever lends connections has not looked at it.
@@ -99,7 +99,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         """
         reply, self._reply = self._reply, None
         assert reply is not None, "nothing was asked"
-        with self._exchange():
+        with self._translated():
             return reply()
 
     def _words(self, command: Command | Left, now: int) -> tuple[bytes, Callable[[], Any]]:
@@ -164,22 +164,17 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
             raise MemcacheUnknownError("more than the reply")
 
     @contextmanager
-    def _exchange(self) -> Iterator[None]:
-        """A part of a question and its reply; whatever goes wrong, nobody reads from this connection any more."""
-        try:
-            with self._translated(sent=True):
-                yield
-        except BaseException:
-            self.close()
-            raise
-
-    @contextmanager
-    def _translated(self, *, sent: bool) -> Iterator[None]:
-        """Driver exceptions never leave a client. `sent`: whether the command may have reached the node."""
+    def _translated(self, *, sent: bool = True) -> Iterator[None]:
+        """Driver exceptions never leave a client; and whatever goes wrong, nobody reads from this connection any more. `sent`:
+        whether the command may have reached the node.
+        """
         try:
             yield
-        except (OSError, UnicodeError, MemcacheError, KeyError, ValueError) as error:
-            raise self._in_our_words(error, sent) from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError | UnicodeError | MemcacheError | KeyError | ValueError):
+                raise self._in_our_words(error, sent) from error
+            raise
 
     def _in_our_words(self, error: Exception, sent: bool) -> Exception:
         host, port = self.server
