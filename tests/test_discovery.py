@@ -192,11 +192,12 @@ FAULTS: dict[str, Callable[[DiscoveryEndpoint], object]] = {
     "an error": lambda endpoint: endpoint.reply_with(b"ERROR\r\n"),
     "no nodes": lambda endpoint: endpoint.reply_with(b"CONFIG cluster 0 4\r\n99\n\n\r\nEND\r\n"),
     "no port": lambda endpoint: endpoint.reply_with(b"CONFIG cluster 0 9\r\n99\nc||99999\n\r\nEND\r\n"),
+    # It closes from the next answer on, whatever that is: else who had half of one would wait for the rest.
     "half": lambda endpoint: (
-        endpoint.reply_with(b"CONFIG cluster 0 9\r\n99\nc||1"),
         endpoint.close_when_asked(),
+        endpoint.reply_with(b"CONFIG cluster 0 9\r\n99\nc||1"),
     ),
-    "nothing": lambda endpoint: (endpoint.reply_with(b""), endpoint.close_when_asked()),
+    "nothing": lambda endpoint: (endpoint.close_when_asked(), endpoint.reply_with(b"")),
     "silence": lambda endpoint: endpoint.reply_with(None),
     "a drip": lambda endpoint: endpoint.drip(0.05),
     "no end": lambda endpoint: endpoint.reply_with(b"CONFIG cluster 0 9\r\n99\n" + b"c||1 " * 10**5),
