@@ -22,7 +22,7 @@ from elasticache_sessions.clients import memcached_discovery, rounds
 from elasticache_sessions.clients.memcached import source_for
 from elasticache_sessions.clients.memcached_discovery import Discovery
 from elasticache_sessions.clients.memcached_nodes import Nodes
-from elasticache_sessions.limit import TimeLimit
+from elasticache_sessions.limit import TimeLimit, Timeouts
 from tests.support.demo import wait_until
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.load import at_once
@@ -45,11 +45,11 @@ def endpoint() -> Iterator[DiscoveryEndpoint]:
 
 @contextmanager
 def discovering(
-    endpoint: DiscoveryEndpoint | str, every: float = OFTEN, patience: float = PATIENT, **options: object
+    endpoint: DiscoveryEndpoint | str, every: float = OFTEN, **options: object
 ) -> Iterator[Discovery]:
     """The nodes behind `endpoint`, or behind that of a URL; nothing of it stays."""
     url = endpoint if isinstance(endpoint, str) else endpoint.url_with(discovery_interval=every, **options)
-    discovery = source_for(Settings(url=url, timeout=patience, connect_timeout=patience))
+    discovery = source_for(Settings(url=url, timeout=PATIENT, connect_timeout=PATIENT))
     assert isinstance(discovery, Discovery)
     try:
         yield discovery
@@ -213,8 +213,11 @@ HANGS = "silence", "a drip"
 def test_an_endpoint_that_fails_changes_nothing_and_is_told_once(
     endpoint: DiscoveryEndpoint, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    with discovering(endpoint, patience=0.3 if fault in HANGS else PATIENT) as discovery:
+    with discovering(endpoint) as discovery:
         nodes = known(discovery)
+        patient = discovery._timeouts
+        if fault in HANGS:
+            discovery._timeouts = Timeouts(0.3, 0.3)
         FAULTS[fault](endpoint)
         endpoint.set_nodes(C)
         wait_until(lambda: caplog.records, PATIENT, "it is told")
@@ -227,6 +230,7 @@ def test_an_endpoint_that_fails_changes_nothing_and_is_told_once(
         assert told.levelno == logging.WARNING
         assert f"the configuration endpoint 127.0.0.1:{endpoint.port} " in told.message
         assert told.message.endswith("The nodes that it told before stay.")
+        discovery._timeouts = patient
         endpoint.heal()
         become(discovery, C, previous=((A, B),))
         wait_until(lambda: len(caplog.records) > 1, PATIENT, "that it is back is told")

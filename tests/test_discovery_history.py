@@ -134,6 +134,20 @@ def test_what_is_no_history_is_none_and_written_over(three: Store, names: list[s
         is_told(three, 1, (a,))
 
 
+def test_who_knows_less_leaves_what_is_newer(three: Store, names: list[str]) -> None:
+    a, b, _ = names
+    newer = History(9, ((a, b), (a,), (NOBODY,)))
+    three.dialect.command(three.ports[0], "set", KEY, 0, 0, len(newer.packed()), newer.packed())
+    with DiscoveryEndpoint(a) as endpoint, process(endpoint, 1) as discovery:
+        become(discovery, a, previous=((NOBODY,),))
+        endpoint.is_asked(2)
+        assert told(three, three.ports[0]) == newer
+        endpoint.version = 9
+        endpoint.set_nodes(b)
+        become(discovery, b, previous=((a,), (NOBODY,)))
+        is_told(three, 10, (b,), (a,), (NOBODY,))
+
+
 A, B, C = ("a:1",), ("b:1",), ("c:1",)
 
 
