@@ -256,6 +256,7 @@ def test_status_is_told_and_counted(visitor: Browser) -> None:
         "pid": 0,
         "visits": 0,
         "session": None,
+        "nodes": None,
         "store": "Redis",
         "session_ms": 0,
     }
