@@ -8,14 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..exceptions import StoreUnavailable
 from ..limit import Timeouts, exhausted, running
 from .base import Command, Reply
-
-# `most` for each node is what bounds them.
-_MOST_THREADS: Final = 10_000
 
 
 class Threaded(Protocol):
@@ -48,7 +45,7 @@ class AsyncMemcachedClient:
     def __init__(self, client: Threaded, most: int) -> None:
         self.client, self._most = client, most
         self._places: dict[str, asyncio.Semaphore] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         # An event loop that ended without `aclose` leaves the connections to the garbage collector.
         weakref.finalize(self, client.close)
 
@@ -65,7 +62,8 @@ class AsyncMemcachedClient:
             return await self._ask(command)
 
     async def _ask(self, command: Command) -> Reply:
-        places = self._places.setdefault(self.client.place_of(command.key), asyncio.Semaphore(self._most))
+        place = self.client.place_of(command.key)
+        places = self._places.setdefault(place, asyncio.Semaphore(self._most))
         try:
             async with asyncio.timeout(running().left()):
                 await places.acquire()
@@ -77,13 +75,14 @@ class AsyncMemcachedClient:
             with suppress(RuntimeError):  # the event loop has ended meanwhile
                 loop.call_soon_threadsafe(places.release)
 
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_MOST_THREADS, "elasticache-sessions")
+        threads = self._threads.get(place)
+        if threads is None:
+            threads = self._threads[place] = ThreadPoolExecutor(self._most, "elasticache-sessions")
         try:
-            job = self._threads.submit(copy_context().run, self.client.ask, command)
+            job = threads.submit(copy_context().run, self.client.ask, command)
         except RuntimeError as error:  # no thread to be had; what was queued is not to be done later
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+            threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.pop(place, None)
             places.release()
             raise StoreUnavailable(
                 f"no thread to ask Memcached in: {error}. Try again.", sent=False
@@ -92,7 +91,6 @@ class AsyncMemcachedClient:
         return await asyncio.wrap_future(job)
 
     async def aclose(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+        while self._threads:
+            self._threads.popitem()[1].shutdown(wait=False)
         self.client.close()

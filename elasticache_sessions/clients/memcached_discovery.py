@@ -69,7 +69,7 @@ class Discovery:
         """Nothing is under way: as at first, and again in a forked child, which has no such thread, and whose lock may be
         held for ever. What is known it knows, too.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may close it in the middle of anything
         self._rounds: Rounds | None = None
         self._coming: Future[str | None] | None = None
         self._failure = ("", -math.inf)
