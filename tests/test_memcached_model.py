@@ -165,6 +165,68 @@ STORIES = {
         w0 load          # from b and a
         """,
     ),
+    "the node that decides gives way to the other one, which was alone": (
+        two,
+        """
+        trip w0 a
+        begin w2 apply
+        deliver w2 a
+        deliver w2 b
+        w0 save
+        w0 save
+        deliver w2 a     # has decided
+        w0 apply
+        w1 save          # takes b for what counts, and nobody sees any more that it was alone
+        w2
+        """,
+    ),
+    "the node that decides forgets it, and so many writes follow that nobody can tell": (
+        two,
+        """
+        begin w2 apply
+        deliver w2 a
+        deliver w2 b
+        deliver w2 a     # has decided
+        restart a
+        w0 save
+        w1 save
+        w0 save
+        w1 save
+        w0 save
+        w2
+        """,
+    ),
+    "a node that gave a session away gets it back, while one of the others is down": (
+        scaling,
+        """
+        change a d
+        hear w0
+        w0 create        # leaves word on b and c
+        hear ender
+        trip ender a
+        hear w1
+        hear w2
+        change a c d
+        ender end        # with old news, on d alone
+        close ender a
+        hear w0
+        w0 load          # from a and c
+        """,
+    ),
+    "a node that is down for one with old news": (
+        scaling,
+        """
+        change b d
+        hear w0
+        w0 create
+        w1 load
+        trip w1 b
+        begin w1 save
+        w0 apply         # on b and d
+        w1               # on c, if anywhere
+        close w1 b
+        """,
+    ),
     "old news and new news have different nodes decide": (
         scaling,
         """
