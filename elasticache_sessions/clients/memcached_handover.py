@@ -8,7 +8,6 @@ dies in between leaves the rest to whoever comes next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from ..exceptions import StoreUnavailable
@@ -107,8 +106,11 @@ def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight
 def leave_word(key: bytes, owners: Sequence[str], nodes: Nodes, copies: int) -> Flight[None]:
     """What is new is where nobody looks for it who has not heard of the last change: tell him that he has old news."""
     had = ranked(nodes.previous[0], key)[:copies] if nodes.previous else []
-    for node in had:
-        # Though he shares one of the owners: that one may be down for him.
-        if node not in owners:
-            with suppress(StoreUnavailable):  # then it is no miss for him either
-                yield [Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT))]
+    # Though he shares one of the owners: that one may be down for him.
+    asks = [
+        Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT)) for node in had if node not in owners
+    ]
+    if asks:
+        # Together with one that answers, so that one which is down and gone is passed over. One that just did not answer is
+        # not: somebody else may reach it, and miss there what is new.
+        yield [*asks, Ask(owners[0], Read(key))]
