@@ -61,7 +61,7 @@ def test_no_walk_breaks_the_promise(make: Callable[[], World]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", WORLDS)
 def test_no_walk_of_many_breaks_the_promise(make: Callable[[], World]) -> None:
-    broken = search(make, range(1_000, 3_000))
+    broken = search(make, range(1_000, 1_500))
     assert broken is None, broken
 
 
@@ -81,6 +81,90 @@ STORIES = {
         deliver w2 a     # sees the half
         w1               # gives way, and writes again
         w2               # sees on b what is made of both; it must not take what it saw on a for the better one
+        """,
+    ),
+    "what one flight brings is of two moments, and by two writers": (
+        two,
+        """
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        trip w0 a
+        w0 save          # on b alone
+        deliver w1 a     # half of a write
+        begin ender load
+        deliver ender a  # sees the half
+        die w1
+        w2 save          # on both
+        ender
+        """,
+    ),
+    "what was written on a record that was alone is not alone itself": (
+        two,
+        """
+        trip w0 a
+        w0 save          # on b alone
+        w1 load          # gives it to a
+        begin w2 save
+        deliver w2 a
+        deliver w2 b
+        w0 save          # on b alone again
+        w2               # half of a write on a, which is nothing that may be acknowledged
+        """,
+    ),
+    "a node goes down in the middle of a write, and the other one has half of another": (
+        two,
+        """
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        begin w0 save
+        deliver w0 a
+        deliver w0 b
+        deliver w1 a     # half of a write
+        deliver w0 b
+        trip w0 a
+        w0               # acknowledged, as the only one
+        die w1
+        close w0 a
+        """,
+    ),
+    "what was read has not held, so that nobody deleted it": (
+        two,
+        """
+        begin w0 save
+        deliver w0 a
+        deliver w0 b
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        deliver w0 a     # half of a write
+        deliver w1 b     # half of another
+        fail w1 over
+        trip w1 a
+        begin w1 save
+        down w1 a
+        deliver w1 b     # reads its own half
+        w2 load          # which gives way
+        w1
+        w0
+        """,
+    ),
+    "so many writes later nobody can tell whether one is among them": (
+        two,
+        """
+        begin w2 apply
+        deliver w2 a
+        deliver w2 b
+        deliver w2 a     # has decided
+        w1 save          # on top of it
+        trip w0 a
+        w0 save          # on b alone
+        close w0 a
+        w1 save
+        w0 save
+        w1 save
+        w2               # must not apply it again
         """,
     ),
     "a node forgets half of a write before the other half is stored": (
@@ -150,6 +234,16 @@ STORIES = {
         """
         change a c
         hear w0
+        w0 create
+        w1 load
+        """,
+    ),
+    "a session begins in a process that does not know yet which nodes there were": (
+        scaling_alone,
+        """
+        change a c
+        begin w0 load
+        die w0
         w0 create
         w1 load
         """,
@@ -318,7 +412,12 @@ def test_of_two_clients_that_reach_one_node_each_both_keep_fields_of_their_own()
 
 
 def test_an_end_holds_though_another_client_does_not_reach_the_node_that_has_it() -> None:
-    play(unlucky(), "trip w0 a\ntrip ender b\nender end").settle()
+    play(unlucky(), "trip w0 b\ntrip ender a\nbegin w0 save\nender end\nw0").settle()
+
+
+def test_a_node_that_has_nothing_does_not_speak_for_one_that_is_down() -> None:
+    world = play(unlucky(), "restart a\ntrip w0 b")
+    assert "w0 fails" in world.run("w0", "load")
 
 
 def test_a_node_that_begins_anew_again_and_again_loses_nothing() -> None:

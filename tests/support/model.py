@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from elasticache_sessions import flows
@@ -22,6 +22,7 @@ from elasticache_sessions.exceptions import SessionEnded, StoreUnavailable
 from elasticache_sessions.record import Header, Kind, Record, pack
 from elasticache_sessions.session import Rules, Session
 from elasticache_sessions.settle import Event, Flow, Sleep
+from tests.support.model_clients import Client, Operation, Promise
 from tests.support.model_nodes import REVISIONS, Node, told
 
 Protocol = Callable[[Command, View], Flight[Any]]
@@ -50,56 +51,6 @@ IDS = tuple(itertools.islice(ids(), 30))
 
 class Broken(AssertionError):
     """A promise was broken."""
-
-
-@dataclass
-class Promise:
-    """What has been acknowledged."""
-
-    fields: dict[str, int] = field(default_factory=dict)
-    applied: frozenset[int] = frozenset()
-    ended: bool = False
-
-
-@dataclass
-class Operation:
-    """One request of a client: its flow, the command that it waits for, and the flight that is under way for it."""
-
-    kind: str
-    before: Promise
-    """What had been acknowledged when it began."""
-    nodes: Nodes | None = None
-    """Those that it began with."""
-    flow: Flow[Any] = field(init=False)
-    command: Command = field(init=False)
-    flight: Flight[Any] = field(init=False)
-    asks: Sequence[Ask] = ()
-    answers: dict[int, Answer] = field(default_factory=dict)
-    tried: set[int] = field(default_factory=set)
-    """The asks of this flight that were sent in vain."""
-    troubled: set[str] = field(default_factory=set)
-    """The nodes that may lack what this request has been told, or has written."""
-    renews: bool = False
-    """Whether it waits for discovery instead."""
-    flights: int = 0
-    sendings: int = 0
-    sent: bool = False
-
-    def open(self) -> dict[str, int]:
-        """For each node, the first ask of this flight that it did not answer."""
-        firsts: dict[str, int] = {}
-        for number, ask in enumerate(self.asks):
-            if number not in self.answers:
-                firsts.setdefault(ask.node, number)
-        return firsts
-
-
-@dataclass
-class Client:
-    nodes: Nodes
-    breakers: set[str] = field(default_factory=set)
-    """The nodes that it knows to be down, or does not know yet to be up again."""
-    operation: Operation | None = None
 
 
 class World:
@@ -415,6 +366,8 @@ class World:
         )
 
     def may_fail(self, node: str) -> bool:
+        if self.copies == 1 and self.single_faults and not self._all_have_heard():
+            return False  # with one copy, a change and a node that is down are two faults
         return not self.single_faults or all(self.well(other) for other in self.nodes if other != node)
 
     # What can happen, and what must hold.
@@ -451,9 +404,12 @@ class World:
             if self.may_fail(node):
                 actions += [("restart", node)] if self.copies > 1 or not self.single_faults else []
                 actions += [("cut", node)] if state.reachable else []
-        if self.scales and (self._all_have_heard() or not self.single_faults):
+        if self.scales and (self._may_change() or not self.single_faults):
             actions += [("change", *members) for members in SETS if members != self.news.current]
         return actions
+
+    def _may_change(self) -> bool:
+        return self._all_have_heard() and (self.copies > 1 or all(map(self.well, self.nodes)))
 
     def _all_have_heard(self) -> bool:
         return all(
