@@ -407,6 +407,28 @@ def test_two_faults_at_a_time_may_break_it(story: str, outcome: str) -> None:
         play(unlucky(), story)
 
 
+def test_a_node_that_begins_anew_and_gives_an_old_number_to_something_else_is_taken_for_what_it_was() -> None:
+    """CAS numbers begin anew with the process. For this to happen it must get to the very number that it gave this key in
+    its last life, while a request that read it then is still at work.
+    """
+    world = World(perform, same_numbers=True)
+    world.run("w0", "create")
+    story = """
+        begin w1 save
+        deliver w1 a
+        deliver w1 b
+        begin w0 save
+        deliver w0 a
+        deliver w0 b
+        restart a
+        w0               # is stored on b, and given to a
+        w1               # takes that for what a had before
+        w2 load
+        """
+    with pytest.raises(Broken, match="w0=2 was acknowledged and lost"):
+        play(world, story)
+
+
 def test_of_two_clients_that_reach_one_node_each_both_keep_fields_of_their_own() -> None:
     play(unlucky(), "trip w0 a\ntrip w1 b\nbegin w0 save\nbegin w1 save\nw0\nw1").settle()
 
