@@ -71,17 +71,17 @@ def test_nodes_that_join_and_leave_cost_nothing(nodes: Servers) -> None:
     ):
         with phase("a node joins", load, site) as people_leave:
             site.tell(*nodes.ports)
-            load.goes_on(well=False)
+            load.goes_on(15, well=False)
             people_leave()
             site.knows()
         assert sessions_on(new)
         with phase("a node leaves, and can be reached", load, site) as people_leave:
             site.tell(*nodes.ports[1:])
-            load.goes_on(well=False)
+            load.goes_on(15, well=False)
             people_leave()
             site.knows()
         first.stop()  # all that it had has moved
-        load.goes_on()
+        load.goes_on(15)
 
 
 @pytest.mark.slow
@@ -109,10 +109,10 @@ def test_a_node_that_dies_costs_its_own_sessions_and_no_other(
         assert not load.failures, load.reasons  # of those that are on the other nodes
         load.kept = [session for session in load.kept if session not in its_own]
         site.tell(*listed[1:])
-        load.goes_on(well=False)
+        load.goes_on(15, well=False)
         site.knows()
         load.is_given_up = lambda session_id: False
-        load.goes_on()
+        load.goes_on(15)
         found = [patiently(lambda: site.read(session.id)) for session in its_own]
     print(f"{found.count(None)} of the node's {len(its_own)} sessions were lost")
     assert set(map(str, found)) == {"None"}

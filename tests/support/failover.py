@@ -90,6 +90,14 @@ class Core:
     def end(self, session_id: str) -> None:
         self.manager.end(session_id)
 
+    def renew(self, session_id: str) -> str | None:
+        """Its new id, as who signs in gets one; None if there is no such session."""
+        session = self.manager.load(session_id)
+        if session is None:
+            return None
+        self.manager.cycle(session)
+        return session.id
+
 
 @contextmanager
 def core(kind: str, url: str, timeout: float) -> Iterator[Core]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from elasticache_sessions.session import handle_of
 from tests.support.discovery import DiscoveryEndpoint
-from tests.support.failover import KINDS, TIMEOUT, Core, Load, core, patiently
+from tests.support.failover import KINDS, TIMEOUT, Core, Kept, Load, core, patiently
 from tests.support.load import PATIENT
 from tests.support.memcached import by_claim
 
@@ -30,7 +30,7 @@ INTERVALS: Final = (0.2, 0.3, 0.5, 0.8)
 REMEMBERED: Final = 0.1
 """Of those that come and go, so many are asked for again: there are many phases."""
 LEAVING: Final = 40
-"""So many people, who were there before a phase, sign out in it."""
+"""So many people, who were there before a phase, sign out in it, or sign in: their old ids end."""
 
 
 @dataclass
@@ -60,6 +60,9 @@ class Fleet:
     def end(self, session_id: str) -> None:
         self._any.end(session_id)
 
+    def renew(self, session_id: str) -> str | None:
+        return self._any.renew(session_id)
+
     def tell(self, *nodes: int) -> None:
         """Which nodes there are from now on."""
         for endpoint in self.endpoints:
@@ -77,7 +80,7 @@ class Fleet:
         while alone != self.happened("alone"):
             assert time.monotonic() < until, "a node is still left alone"
             alone = self.happened("alone")
-            load.goes_on()
+            load.goes_on(15)
 
     def happened(self, name: str) -> int:
         """How often that was counted, by all of them."""
@@ -116,12 +119,17 @@ def phase(name: str, load: Load, fleet: Fleet) -> Iterator[Callable[[], None]]:
         while leaving:
             session_id = leaving.pop()
             assert patiently(lambda: fleet.read(session_id)) is not None, "a session was lost"
-            patiently(lambda: fleet.end(session_id))
+            if len(leaving) % 4:
+                patiently(lambda: fleet.end(session_id))
+            else:
+                new = patiently(lambda: fleet.renew(session_id))
+                if new is not None:  # else it had its new id before somebody was told that this had failed
+                    load.kept.append(Kept(new))
             load.ended.append((time.monotonic(), session_id))
 
     yield people_leave
     assert not leaving, "people_leave was not called"
-    load.goes_on()
+    load.goes_on(20)
     with load.at_rest():
         load.look()
     happened = {what: fleet.happened(what) - before for what, before in counted.items()}
