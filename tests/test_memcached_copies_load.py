@@ -38,6 +38,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # many phases, each of which waits until all is well
 def test_whatever_happens_to_one_node_costs_nothing(nodes: Nodes) -> None:
     """One thing after another, in one run: what is ended in each phase is asked for in all that follow."""
     one, two, three, four = nodes.nodes
