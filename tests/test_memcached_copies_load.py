@@ -11,8 +11,8 @@ from threading import BrokenBarrierError
 
 import pytest
 
-from tests.support import topologies
-from tests.support.dialects import MEMCACHED
+from tests.support import servers, topologies
+from tests.support.dialects import MEMCACHED, Access
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.failover import KINDS, increment, under_load
 from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
@@ -28,6 +28,7 @@ from tests.support.load import (
 )
 from tests.support.memcached import key_of as key_in
 from tests.support.proxy import Command, Exchange, Proxy
+from tests.support.servers import Server
 from tests.support.topologies import Nodes
 
 
@@ -268,3 +269,24 @@ def test_both_nodes_hold_the_same_after_each_write(nodes: Nodes) -> None:
                 values = [lines[1] if lines else None for lines in held if isinstance(lines, list)]
                 assert values[0] == values[1] is not None
                 assert values[2:] == [None, None]
+
+
+# Over TLS
+
+
+def test_two_copies_and_their_discovery_over_tls() -> None:
+    secure = Access(tls=True)
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(Server(servers.MEMCACHED, access=secure)) for _ in range(3)]
+        endpoint = stack.enter_context(DiscoveryEndpoint(*[node.port for node in nodes], tls=True))
+        (manager,) = stack.enter_context(managers(endpoint.url_with(copies=2, discovery_interval=0.2)))
+        ids = [stored_id(manager, mine=1) for _ in range(10)]
+        nodes[0].kill()
+        for session_id in ids:
+            assert once_back(lambda: contents(manager, session_id)) == {"mine": 1}
+            assert once_back(partial(manager.end, session_id))
+        endpoint.set_nodes(*[node.port for node in nodes[1:]])
+        endpoint.is_asked(2)
+        for session_id in ids:
+            assert once_back(lambda: contents(manager, session_id)) is None
+        assert manager.counts["alone"]
