@@ -11,10 +11,11 @@ from threading import BrokenBarrierError
 
 import pytest
 
+from elasticache_sessions import SessionEnded
 from tests.support import servers, topologies
 from tests.support.dialects import MEMCACHED, Access
 from tests.support.discovery import DiscoveryEndpoint
-from tests.support.failover import KINDS, increment, under_load
+from tests.support.failover import KINDS, TIMEOUT, increment, under_load
 from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
 from tests.support.load import (
     PATIENT,
@@ -166,6 +167,44 @@ def test_a_session_that_nobody_wrote_meanwhile_outlives_two_faults(nodes: Nodes)
             for session_id in ids:
                 assert once_back(lambda: contents(manager, session_id)) == {"mine": 1}
         assert manager.counts["repaired"] >= len(ids)
+
+
+# A request that was under way all the time
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["changed", "ended"])
+def test_a_request_that_read_before_a_node_hung_and_writes_after_it_returned(
+    nodes: Nodes, ended: bool
+) -> None:
+    """The node that was away takes its compare-and-set, as nothing has changed there. That alone is no write."""
+    first, second, *_ = nodes.nodes
+    url = MEMCACHED.url((first.port, second.port)) + "?copies=2"
+    with managers(url, url, timeout=TIMEOUT) as [early, other]:
+        ids = [stored_id(early, a=0, b=0) for _ in range(10)]
+        assert {owners((first.port, second.port), each)[0] for each in ids} == {first.port, second.port}
+        sessions = [early.load(each) for each in ids]
+        first.pause()
+        for session_id in ids:
+            if ended:
+                assert once_back(partial(other.end, session_id))
+            else:
+                found = once_back(partial(other.load, session_id))
+                assert found is not None
+                found.fields["a"] = 1
+                once_back(partial(other.save, found))
+        assert other.counts["alone"]
+        first.resume()
+        for session, session_id in zip(sessions, ids, strict=True):
+            assert session is not None
+            session.fields["b"] = 2
+            if ended:
+                with pytest.raises(SessionEnded):
+                    once_back(partial(early.save, session))
+            else:
+                once_back(partial(early.save, session))
+            now = None if ended else {"a": 1, "b": 2}
+            assert once_back(partial(contents, early, session_id)) == now
+            assert once_back(partial(contents, other, session_id)) == now
 
 
 # What it costs
