@@ -69,7 +69,7 @@ class Discovery:
         """Nothing is under way: as at first, and again in a forked child, which has no such thread, and whose lock may be
         held for ever. What is known it knows, too.
         """
-        self._lock = threading.RLock()  # a finalizer may close it in the middle of anything
+        self._lock = threading.Lock()
         self._rounds: Rounds | None = None
         self._coming: Future[str | None] | None = None
         self._failure = ("", -math.inf)
@@ -129,9 +129,10 @@ class Discovery:
         self.poke()
 
     def close(self) -> None:
-        """End the thread. It begins anew when somebody asks for the nodes."""
-        with self._lock:
-            rounds, self._rounds = self._rounds, None
+        """End the thread. It begins anew when somebody asks for the nodes. Takes no lock, as finalizers close their clients,
+        and may come in the middle of anything: in the thread that somebody waits for to begin, who holds the lock.
+        """
+        rounds, self._rounds = self._rounds, None
         if rounds is not None:
             rounds.end()
 

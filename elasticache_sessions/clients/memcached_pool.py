@@ -84,7 +84,7 @@ class _Held(Generic[C]):
         self.places: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(size):
             self.places.put(None)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may close them in the middle of anything
         self._free: list[C] = []
         self._lent: set[C] = set()
         self._closed = False
