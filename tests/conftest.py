@@ -103,6 +103,13 @@ def proxy(networked_store: Store) -> Iterator[Proxy]:
 
 
 @pytest.fixture
+def one_copy(networked_store: Store) -> None:
+    """For tests that count the commands of one node. What becomes of the two halves of a write: test_memcached_copies*."""
+    if networked_store.dialect.copies > 1:
+        pytest.skip("a write is a command to each of two nodes here")
+
+
+@pytest.fixture
 def redis_proxy(redis_store: Store) -> Iterator[Proxy]:
     """A proxy before each Redis and Valkey in turn."""
     with Proxy(*redis_store.ports, dialect=redis_store.dialect) as proxy:

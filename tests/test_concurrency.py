@@ -20,7 +20,7 @@ from tests.support.instances import (
 )
 from tests.support.load import at_once, contents, dropped, lose_every
 from tests.support.proxy import Proxy
-from tests.support.stores import Store
+from tests.support.stores import TWO_COPIES, Store
 
 # What each request adds, deletes or changes
 
@@ -125,7 +125,9 @@ def test_what_400_requests_add_is_all_there_though_the_id_changes_in_between(
         strays = [contents(one.manager, cookie) for cookie in own if cookie]
         began = {name: value for stray in strays if stray is not None for name, value in stray.items()}
         assert len(dropped(caplog)) + len(began) <= cycles == REQUESTS / 20
-        assert len(found) + len(dropped(caplog)) + len(began) == 1 + 2 * REQUESTS
+        twice = len(found) + len(dropped(caplog)) + len(began) - (1 + 2 * REQUESTS)
+        # With two copies, one that was on the first node only may have made it, and hear that it was dropped.
+        assert 0 <= twice <= len(dropped(caplog)) * (store.name in TWO_COPIES)
         assert (found | began).items() <= ({"first": 0} | expected_keys("ab")).items()
 
 

@@ -18,6 +18,9 @@ from tests.support.load import contents, managers, stored_id
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
+# Where a write is one command, on one node.
+pytestmark = pytest.mark.usefixtures("one_copy")
+
 
 @pytest.fixture
 def one(proxy: Proxy) -> Iterator[SessionManager]:

@@ -19,6 +19,9 @@ from tests.support.load import contents, creates, dropped, is_write, managers, s
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
+# Where a write is one command, on one node.
+pytestmark = pytest.mark.usefixtures("one_copy")
+
 
 @pytest.fixture
 def one(proxy: Proxy) -> Iterator[SessionManager]:
