@@ -402,7 +402,9 @@ class World:
             if state.late and state.reachable:
                 actions.append(("arrive", node))
             if self.may_fail(node):
-                actions += [("restart", node)] if self.copies > 1 or not self.single_faults else []
+                # With one copy it is a loss; amid a change it may take with it the word that was left there.
+                restarts = self.copies > 1 and self._all_have_heard()
+                actions += [("restart", node)] if restarts or not self.single_faults else []
                 actions += [("cut", node)] if state.reachable else []
         if self.scales and (self._may_change() or not self.single_faults):
             actions += [("change", *members) for members in SETS if members != self.news.current]
