@@ -40,6 +40,11 @@ def scaling_alone() -> World:
     return World(perform, ("b", "c"), scales=True, copies=1)
 
 
+def amid_a_change() -> World:
+    """Where a node may fail before everybody has heard of a change: more than is promised."""
+    return World(perform, ("b", "c"), scales=True, single_faults=False)
+
+
 WORLDS = [two, scaling, scaling_alone]
 
 
@@ -249,7 +254,7 @@ STORIES = {
         """,
     ),
     "a node that joins takes the place of the only one that has the last write": (
-        scaling,
+        amid_a_change,
         """
         trip w1 b
         change a b c
@@ -291,7 +296,7 @@ STORIES = {
         """,
     ),
     "a node that gave a session away gets it back, while one of the others is down": (
-        scaling,
+        amid_a_change,
         """
         change a d
         hear w0
@@ -308,7 +313,7 @@ STORIES = {
         """,
     ),
     "a node that is down for one with old news": (
-        scaling,
+        amid_a_change,
         """
         change b d
         hear w0
@@ -405,6 +410,31 @@ def unlucky() -> World:
 def test_two_faults_at_a_time_may_break_it(story: str, outcome: str) -> None:
     with pytest.raises(Broken, match=re.escape(outcome)):
         play(unlucky(), story)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(
+            """
+            trip w1 b
+            change a c d
+            begin w2 save    # with old news
+            hear w1
+            deliver w2 c
+            w1 save          # passes over b, where nobody is told that the session has left
+            w2               # for w2, b decides
+            w0 load
+            """,
+            id="a node that is to give a session away is down for one who moves it, and not for one with old news",
+        ),
+    ],
+)
+def test_a_fault_before_everybody_has_heard_of_a_change_may_break_it(story: str) -> None:
+    world = amid_a_change()
+    world.run("w0", "create")
+    with pytest.raises(Broken, match="was acknowledged and lost"):
+        play(world, story).settle()
 
 
 def test_a_node_that_begins_anew_and_gives_an_old_number_to_something_else_is_taken_for_what_it_was() -> None:

@@ -366,9 +366,10 @@ class World:
         )
 
     def may_fail(self, node: str) -> bool:
-        if self.copies == 1 and self.single_faults and not self._all_have_heard():
-            return False  # with one copy, a change and a node that is down are two faults
-        return not self.single_faults or all(self.well(other) for other in self.nodes if other != node)
+        if not self.single_faults:
+            return True
+        # A change that not everybody has heard of counts as a fault itself.
+        return self._all_have_heard() and all(self.well(other) for other in self.nodes if other != node)
 
     # What can happen, and what must hold.
 
@@ -402,16 +403,15 @@ class World:
             if state.late and state.reachable:
                 actions.append(("arrive", node))
             if self.may_fail(node):
-                # With one copy it is a loss; amid a change it may take with it the word that was left there.
-                restarts = self.copies > 1 and self._all_have_heard()
-                actions += [("restart", node)] if restarts or not self.single_faults else []
+                if self.copies > 1 or not self.single_faults:  # else it is a loss
+                    actions.append(("restart", node))
                 actions += [("cut", node)] if state.reachable else []
         if self.scales and (self._may_change() or not self.single_faults):
             actions += [("change", *members) for members in SETS if members != self.news.current]
         return actions
 
     def _may_change(self) -> bool:
-        return self._all_have_heard() and (self.copies > 1 or all(map(self.well, self.nodes)))
+        return self._all_have_heard() and all(map(self.well, self.nodes))
 
     def _all_have_heard(self) -> bool:
         return all(
