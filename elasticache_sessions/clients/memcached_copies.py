@@ -58,7 +58,7 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
         yield from leave_word(key, owners, view.nodes, view.copies)
     if token is None or token.parts.keys() != set(owners):
         # Read before the last repair, or when the key had other owners.
-        return Conflict((yield from read(Read(key), view)))
+        return (yield from _acknowledged(command, view))
     value = restamped(command.value, alone=not token.agreed)
 
     def question(node: str) -> Ask:
@@ -74,7 +74,7 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
             said = yield [question(each) if each == node else Ask(each, Read(key)) for each in owners]
             answers.append(said[len(answers)])
             if not any(map(_may_be_stored, answers)) and answers[-1] is not DOWN:
-                return Conflict((yield from read(Read(key), view)))
+                return (yield from _acknowledged(command, view))
     else:
         answers = yield [question(node) for node in owners]
     stored = [isinstance(answer, Stored) for answer in answers]
@@ -97,7 +97,12 @@ def _may_be_stored(answer: object) -> bool:
 
 
 def _acknowledged(
-    command: Write, view: View, *, perhaps: bool, decided: str | None, since: bytes | None
+    command: Write,
+    view: View,
+    *,
+    perhaps: bool = False,
+    decided: str | None = None,
+    since: bytes | None = None,
 ) -> Flight[Stored | Conflict]:
     """Whether a write that found others in its way came to hold after all, on every node that is up.
 
