@@ -155,6 +155,25 @@ STORIES = {
         w0
         """,
     ),
+    "a write that is found again is on one node alone": (
+        two,
+        """
+        begin w1 apply
+        deliver w1 a
+        deliver w1 b
+        begin w0 save
+        deliver w0 a
+        deliver w0 b
+        trip w1 a
+        down w1 a
+        deliver w1 b
+        lose w1 b        # is stored
+        fail w1 again
+        deliver w0 a     # half of another write, on the node that decides
+        w1               # is not to be content with b as it is
+        w0
+        """,
+    ),
     "so many writes later nobody can tell whether one is among them": (
         two,
         """
