@@ -360,10 +360,12 @@ class World:
             self.nodes[node].reachable
             and node not in self.behind
             and not any(node in client.breakers for client in self.clients.values())
-            and not any(
-                client.operation and node in client.operation.troubled for client in self.clients.values()
-            )
+            and not self._met_in_trouble(node)
         )
+
+    def _met_in_trouble(self, node: str) -> bool:
+        """Whether a request is under way that this node has failed: it does not begin anew twice within one."""
+        return any(client.operation and node in client.operation.troubled for client in self.clients.values())
 
     def may_fail(self, node: str) -> bool:
         if not self.single_faults:
@@ -403,7 +405,7 @@ class World:
             if state.late and state.reachable:
                 actions.append(("arrive", node))
             if self.may_fail(node):
-                if self.copies > 1 or not self.single_faults:  # else it is a loss
+                if not self.single_faults or (self.copies > 1 and not self._met_in_trouble(node)):
                     actions.append(("restart", node))
                 actions += [("cut", node)] if state.reachable else []
         if self.scales and (self._may_change() or not self.single_faults):
