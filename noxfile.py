@@ -1,5 +1,5 @@
-"""The tests on each Python, with the newest dependencies that pyproject.toml allows, and once with the lowest; those of
-Django with each Django, too.
+"""The tests on each Python but that of `make test`, with the newest dependencies that pyproject.toml allows, and once with the
+lowest; those of Django with each Django, too.
 
 `nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 a cluster of it
 and Memcached, too, for the lowest Memcached; every other store is `make test`'s business, but for Django's own tests. A Python
@@ -75,7 +75,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
     )
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=PYTHONS[1:])  # 3.11 is `make test`'s
 def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)

@@ -329,3 +329,17 @@ def test_two_copies_and_their_discovery_over_tls() -> None:
         for session_id in ids:
             assert once_back(lambda: contents(manager, session_id)) is None
         assert manager.counts["alone"]
+
+
+@pytest.mark.parametrize("what", ["lose_request", "lose_reply"])
+def test_a_node_that_takes_connections_and_closes_each_is_known_to_be_down(what: str) -> None:
+    with (
+        topologies.nodes(2) as nodes,
+        Proxy(nodes.ports[1], dialect=MEMCACHED) as wire,
+        managers(MEMCACHED.url((nodes.port, wire.port)) + "?copies=2") as [manager],
+    ):
+        ids = [stored_id(manager, number=number) for number in range(5)]
+        getattr(wire, what)(times=10**6)
+        for number, session_id in enumerate(ids):
+            assert contents(manager, session_id) == {"number": number}
+        assert manager.counts["alone"] == 5

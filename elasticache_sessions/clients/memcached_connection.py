@@ -64,7 +64,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
 
     def __init__(self, node: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(node, default_noreply=False)
-        self._tls = tls
+        self._tls, self._has_answered = tls, False
         with self._translated(sent=False), running().connecting():
             # pymemcache tries one address of a name, and of "localhost" often the wrong one.
             self.sock: Any = open_socket(*node, tls)
@@ -100,7 +100,9 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         reply, self._reply = self._reply, None
         assert reply is not None, "nothing was asked"
         with self._translated():
-            return reply()
+            said = reply()
+        self._has_answered = True
+        return said
 
     def _words(self, command: Command | Left, now: int) -> tuple[bytes, Callable[[], Any]]:
         """A question as it is on the wire, byte by byte as pymemcache asks it, and what has pymemcache ask it."""
@@ -183,8 +185,8 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         if isinstance(error, OSError | UnicodeError | MemcacheUnexpectedCloseError):
             # Asking again after a timeout would take longer than the operation may.
             retry = not isinstance(error, TimeoutError | ssl.SSLCertVerificationError)
-            # A connection that broke in the middle says nothing of the node: the next one does.
-            silent = None if (retry and sent) or is_about(error, TimeIsUp) else True
+            # A connection that worked, and broke, says nothing of the node: the next one does.
+            silent = None if (retry and self._has_answered) or is_about(error, TimeIsUp) else True
             check = advice(error, tls=self._tls is not None, connecting=not sent)
             return StoreUnavailable(
                 f"{where} did not answer {said}.{check}", retry=retry, sent=sent, silent=silent
