@@ -18,7 +18,7 @@ from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
 from .memcached_copies import perform
 from .memcached_flight import Flights
-from .memcached_handover import OUTDATED_VIEW, WORD_TTL
+from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST, WORD_TTL
 from .memcached_look import View
 from .memcached_nodes import Nodes
 from .memcached_pool import Pool
@@ -183,7 +183,8 @@ class GroupClient:
             if self._source.confirmed >= asked or (known.previous is None and nodes.previous is not None):
                 return nodes
             if running().left() <= _LOOK:
-                raise StoreUnavailable(OUTDATED_VIEW, sent=False, silent=None)
+                why = UNKNOWN_PAST if known.previous is None else OUTDATED_VIEW
+                raise StoreUnavailable(why, sent=False, silent=None)
             time.sleep(_LOOK)
 
     def _pool(self, node: str) -> Pool[Connection]:

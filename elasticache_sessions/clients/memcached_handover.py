@@ -25,6 +25,10 @@ OUTDATED_VIEW: Final = (
     "a session has moved to another Memcached node, and the configuration endpoint does not tell yet which nodes there are "
     "now. Try again."
 )
+UNKNOWN_PAST: Final = (
+    "this process has just begun, and has not heard yet which Memcached nodes there were before, of which one may have the "
+    "session. Try again."
+)
 WORD_TTL: Final = 600
 """Seconds for which there may be processes that have not heard of a change."""
 
@@ -32,10 +36,10 @@ WORD_TTL: Final = 600
 def bring(
     key: bytes, here: Sequence[Copy], before: Sequence[str], version: int, *, had_left: bool = False
 ) -> Flight[bool | None]:
-    """Bring what the nodes `before` still have of `key`, or, where they have nothing, what is left of an earlier move.
+    """Bring what the nodes `before` still have of `key`, or, where nobody has anything, what is left of an earlier move.
 
-    `here`: what the owners of now, by that version of the nodes, hold, which is nothing that counts. Returns whether it is
-    worth another look; None: one more, with `had_left`, as it has left, perhaps after it was looked for here.
+    `here`: what the owners of now, by that version of the nodes, hold; one of them at least holds nothing. Returns whether
+    it is worth another look; None: one more, with `had_left`, as it has left, perhaps after it was looked for here.
     """
     there: list[Copy] = []
     found = [copy for copy in here if copy.counts]
