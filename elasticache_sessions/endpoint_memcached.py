@@ -27,7 +27,8 @@ _CONFIGURATION: Final = re.compile(r"\.cfg\..*cache\.amazonaws\.com")
 # [an IPv6 address] or a name, and perhaps a port.
 _NODE: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:\s#]+))(?::([0-9]{1,5}))?")
 _SHORTEST_INTERVAL: Final = 0.1
-_LONGEST_INTERVAL: Final = 86_400.0
+# After twice that, everybody has heard of a change (`memcached_views.KNOWN_AFTER`).
+_LONGEST_INTERVAL: Final = 300.0
 # A number of seconds, as short as it can be meant.
 _WHOLE: Final = re.compile(r"[0-9]{1,10}")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")

@@ -33,7 +33,7 @@ PATIENT = 20.0
 # Nobody is there: what the nodes tell of those before them is for test_discovery_history.py.
 A, B, C, D = (f"127.0.0.1:{port}" for port in (1, 2, 3, 4))
 # Rarely enough that nobody is asked by itself while a test runs.
-NEVER = 3600
+NEVER = 300
 OFTEN = 0.1
 
 
@@ -243,7 +243,7 @@ def test_the_first_answer_is_waited_for_as_long_as_the_operation_may(endpoint: D
     endpoint.reply_with(None)
     with discovering(endpoint, every=NEVER) as discovery:
         with pytest.raises(
-            StoreUnavailable, match=r"not known yet: .* did not tell them in time. It is still"
+            StoreUnavailable, match=r"not known yet: .* did not tell them in time, and is still"
         ) as failed:
             first(discovery, 0.1)
         assert (failed.value.sent, failed.value.silent) == (False, None)

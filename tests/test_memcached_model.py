@@ -8,16 +8,22 @@ import json
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
+from elasticache_sessions import StoreUnavailable
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write
 from elasticache_sessions.clients.memcached_asks import Ask, Flight
-from elasticache_sessions.clients.memcached_copies import perform
+from elasticache_sessions.clients.memcached_copies import perform, write
 from elasticache_sessions.clients.memcached_look import View
+from elasticache_sessions.clients.memcached_nodes import Nodes
+from elasticache_sessions.clients.memcached_views import Token
+from elasticache_sessions.record import Header, Kind, Record, pack
 from tests.support.model import Broken, World
 from tests.support.model_nodes import REVISIONS
 from tests.support.model_runs import machine, play, search
@@ -368,6 +374,21 @@ def test_a_story_that_broke_the_promise_once_ends_well(name: str) -> None:
     play(world, story).settle()
 
 
+def test_two_that_take_another_node_for_the_one_that_decides_do_not_swap_their_halves() -> None:
+    world = scaling()
+    world.run("w0", "create")
+    play(world, "change a b c\nhear w0\nhear w1\nhear w2\nhear ender\nw0 load")
+    # As where a process has been told something else of the nodes before: nothing but the fence is left.
+    world.clients["w1"].nodes = replace(world.news, last=())
+    halves = "begin w0 save\ndeliver w0 b\ndeliver w0 a\nbegin w1 save\ndeliver w1 a\ndeliver w1 b"
+    play(world, halves + "\ndeliver w0 b\ndeliver w1 a\ndeliver w0 a\ndeliver w1 b")
+    for _ in range(12):
+        for step in ("deliver w0 b", "deliver w0 a", "deliver w1 a", "deliver w1 b"):
+            with suppress(AssertionError):  # it waits for something else
+                play(world, step)
+    play(world, "w2 load").settle()
+
+
 # What two faults at a time do, beyond the promise. docs/memcached.md quotes them.
 
 
@@ -540,3 +561,19 @@ def test_walks_find_all_that_a_careless_protocol_does() -> None:
         "w0",
         "after a quiet load the copies differ",
     }
+
+
+def test_a_failure_after_a_node_has_taken_a_write_says_that_it_was_sent() -> None:
+    """Else an `apply` would be told that nothing was stored, and be repeated."""
+    key, parts = b"sess:key", {"a:1": b"1", "b:1": b"2"}
+    first, second = Nodes(("a:1", "b:1")).owners(key, 2)
+    view = View(Nodes(("a:1", "b:1")), 2)
+    value = pack(Record(Header(Kind.LIVE, 2, (b"123456",), 0)))
+    flow = write(Write(key, value, 60, Token(True, parts).packed(), exactly_once=True), view)
+    asks = next(flow)
+    assert isinstance(asks, list)
+    assert [ask.node for ask in asks] == [first, second]
+    flow.send([Stored(None), Entry(value, parts[second])])
+    with pytest.raises(StoreUnavailable) as failed:
+        flow.throw(StoreUnavailable("refused", sent=False, retry=True))
+    assert failed.value.sent

@@ -6,18 +6,21 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from elasticache_sessions import SessionManager, StoreUnavailable
-from elasticache_sessions.clients import memcached_group
+from elasticache_sessions.clients import memcached_discovery
 from elasticache_sessions.clients.memcached_nodes import Nodes, ranked
 from tests.support import memcached, topologies
+from tests.support.demo import wait_until
 from tests.support.discovery import DiscoveryEndpoint
 from tests.support.failover import Load, increment, patiently, under_load
 from tests.support.fleet import REMEMBERED, fleet, key_of, owners, phase
-from tests.support.load import at_once, contents, managers, once_back, stored_id
+from tests.support.load import PATIENT, at_once, contents, managers, once_back, stored_id
 from tests.support.servers import Server
 from tests.support.topologies import Nodes as Servers
 
@@ -56,7 +59,7 @@ def moving(manager: SessionManager, before: tuple[int, ...], after: tuple[int, .
 @pytest.fixture
 def soon_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that is listed no more, and does not answer, is soon taken for one that has left."""
-    monkeypatch.setattr(memcached_group, "_GONE_AFTER", 1.0)
+    monkeypatch.setattr(memcached_discovery, "_GONE_AFTER", 1.0)
 
 
 # Under load
@@ -150,7 +153,7 @@ def test_one_of_a_key_s_two_nodes_stays_and_decides(nodes: list[str], key: bytes
     *before, new = nodes
     after = {"join": nodes, "leave": before[1:], "replace": [*before[1:], new]}[change]
     had = Nodes(tuple(before)).owners(key, 2)
-    has = Nodes(tuple(after), (tuple(before),)).owners(key, 2)
+    has = Nodes(tuple(after), (tuple(before),), last=tuple(before)).owners(key, 2)
     assert len(has) == min(2, len(after))
     assert has[0] in had
     if change == "join":
@@ -362,3 +365,46 @@ def test_what_a_dead_node_took_along_is_missed_once_it_is_listed_no_more(
     endpoint.is_asked(2)
     found = {session_id for session_id in ids if once_back(lambda: newer.load(session_id)) is not None}
     assert found == ids.keys() - lost
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_endpoint_is_asked_at_once_when_a_node_fails(copies: int) -> None:
+    with (
+        topologies.nodes(2) as servers,
+        DiscoveryEndpoint(*servers.ports) as endpoint,
+        managers(endpoint.url_with(discovery_interval=300, copies=copies)) as [manager],
+    ):
+        ids = [stored_id(manager, number=number) for number in range(20)]
+        asked = endpoint.asked
+        servers.nodes[0].kill()
+        with suppress(StoreUnavailable):
+            for session_id in ids:
+                manager.load(session_id)
+        wait_until(lambda: endpoint.asked > asked, PATIENT, "it is asked again, long before it is time")
+
+
+def test_a_process_that_begins_while_no_node_answers_finds_what_has_not_moved_when_they_do() -> None:
+    with topologies.nodes(3) as servers, DiscoveryEndpoint(*servers.ports[:2]) as endpoint:
+        url = endpoint.url_with(discovery_interval=0.2)
+        with managers(url) as [manager]:
+            ids = [stored_id(manager, number=number) for number in range(30)]
+            endpoint.set_nodes(*servers.ports)
+            wait_until(
+                lambda: b"nodes" in b" ".join(_keys(servers.nodes[2])),
+                PATIENT,
+                "the new node is told what was before",
+            )
+        for server in servers.nodes:
+            server.pause()
+        # By other time limits than any other: it shares nothing.
+        with managers(url, timeout=0.3, connect_timeout=0.3) as [late]:
+            with pytest.raises(StoreUnavailable):
+                late.load(ids[0])
+            for server in servers.nodes:
+                server.resume()
+            for number, session_id in enumerate(ids):
+                assert once_back(partial(contents, late, session_id)) == {"number": number}
+
+
+def _keys(server: Server) -> list[bytes]:
+    return memcached.keys(server.command)

@@ -120,7 +120,7 @@ def test_a_url_says_where_the_store_is(url: str, endpoint: Endpoint) -> None:
         ("memcached+discovery://a?copies=two", "'copies' is neither 1 nor 2"),
         (
             "memcached+discovery://a?discovery_interval=0",
-            "no number of seconds that it can be. Write one from 0.1 to 86400, as in",
+            "no number of seconds that it can be. Write one from 0.1 to 300, as in",
         ),
         ("memcached+discovery://a?discovery_interval=nan", "no number of seconds that it can be. Write one"),
         ("memcached+discovery://a?discovery_interval=inf", "no number of seconds that it can be. Write one"),

@@ -21,6 +21,7 @@ FAILURES: Final = 5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 2.0
 _JITTER: Final = 0.25
+FAIL_AT_ONCE: Final = "requests that need it fail at once"
 
 
 class LeftAlone(StoreUnavailable):
@@ -44,8 +45,12 @@ class Breaker:
         longest: float,
         clock: Callable[[], float] = time.monotonic,
         failures: int = FAILURES,
+        meanwhile: str = FAIL_AT_ONCE,
     ) -> None:
-        """`longest`: the seconds that a question may take; `failures`: after how many the node is left alone."""
+        """`longest`: the seconds that a question may take; `failures`: after how many the node is left alone; `meanwhile`:
+        what the log says of that.
+        """
+        self._meanwhile = meanwhile
         self._node, self._longest, self._clock, self._most = node, longest, clock, failures
         self._lock = threading.Lock()
         self._failures = 0
@@ -110,14 +115,14 @@ class Breaker:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
             self._failures = min(self._most, self._failures + 1)
         if opens:
-            logger.error("%s does not answer; requests that need it fail at once until it does", self._node)
+            logger.error("%s does not answer; until it does, %s", self._node, self._meanwhile)
 
 
 class Breakers:
     """One for each node, by name; a forked child begins anew."""
 
-    def __init__(self, timeouts: Timeouts, failures: int = FAILURES) -> None:
-        self._longest, self._failures = sum(timeouts), failures
+    def __init__(self, timeouts: Timeouts, failures: int = FAILURES, meanwhile: str = FAIL_AT_ONCE) -> None:
+        self._longest, self._failures, self._meanwhile = sum(timeouts), failures, meanwhile
         self._pid = os.getpid()
         self._of: dict[str, Breaker] = {}
 
@@ -125,4 +130,6 @@ class Breakers:
         if self._pid != (pid := os.getpid()):
             self._pid, self._of = pid, {}
         found = self._of.get(node)
-        return found or self._of.setdefault(node, Breaker(node, self._longest, failures=self._failures))
+        return found or self._of.setdefault(
+            node, Breaker(node, self._longest, failures=self._failures, meanwhile=self._meanwhile)
+        )

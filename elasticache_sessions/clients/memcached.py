@@ -43,7 +43,8 @@ def connect(settings: Settings, breakers: Breakers | None = None) -> MemcachedCl
     if _is_plain(settings):
         pools = {node: make_pool(node) for node in names(settings)}
         return MemcachedClient(pools, settings.timeouts, breakers)
-    return GroupClient(source_for(settings), make_pool, settings.timeouts, breakers, settings.endpoint.copies)
+    source = partial(source_for, settings)
+    return GroupClient(source, make_pool, settings.timeouts, breakers, settings.endpoint.copies)
 
 
 def connect_async(settings: Settings, breakers: Breakers) -> AsyncMemcachedClient:
@@ -54,7 +55,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncMemcachedClien
 def breakers_for(settings: Settings) -> Breakers:
     """Where another node has a copy, a node is given up sooner."""
     return (
-        Breakers(settings.timeouts, _FAILURES_OF_A_COPY)
+        Breakers(settings.timeouts, _FAILURES_OF_A_COPY, "its sessions are served from their other copies")
         if settings.endpoint.copies > 1
         else Breakers(settings.timeouts)
     )
@@ -116,6 +117,9 @@ class MemcachedClient:
         return node_of(self.nodes, key)
 
     place_of = node_of
+
+    def has(self, node: str) -> bool:
+        return node in self._pools
 
     def perform(self, command: Command) -> Reply:
         with self.timeouts.limited():

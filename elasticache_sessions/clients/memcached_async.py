@@ -26,6 +26,9 @@ class Threaded(Protocol):
     def place_of(self, key: bytes) -> str:
         """The name of the node that has `key`, or the first of those; "" where it is not known yet. Never waits."""
 
+    def has(self, node: str) -> bool:
+        """Whether that is one of its nodes."""
+
     def ask(self, command: Command) -> Reply:
         """As `CacheClient.perform`, within the running operation."""
 
@@ -36,8 +39,8 @@ class AsyncMemcachedClient:
     """A client for the tasks of one event loop: each command is one hop to a thread, which carries it out.
 
     There are at most `most` threads for each node, as many as it has connections, so that a node that hangs holds up
-    its own keys only. Who finds none free waits, as long as the operation may. A task that is cancelled leaves its command
-    to the thread, which ends it and gives the connection back in order.
+    the keys that it has, and no others. Who finds none free waits, as long as the operation may. A task that is cancelled
+    leaves its command to the thread, which ends it and gives the connection back in order.
     """
 
     blind_touch = True
@@ -77,6 +80,7 @@ class AsyncMemcachedClient:
 
         threads = self._threads.get(place)
         if threads is None:
+            self._leave_others()
             threads = self._threads[place] = ThreadPoolExecutor(self._most, "elasticache-sessions")
         try:
             job = threads.submit(copy_context().run, self.client.ask, command)
@@ -89,6 +93,12 @@ class AsyncMemcachedClient:
             ) from error
         job.add_done_callback(vacate)
         return await asyncio.wrap_future(job)
+
+    def _leave_others(self) -> None:
+        """End the threads for nodes that are none any more."""
+        for place in [place for place in self._threads if not self.client.has(place)]:
+            self._threads.pop(place).shutdown(wait=False)
+            self._places.pop(place, None)
 
     async def aclose(self) -> None:
         while self._threads:

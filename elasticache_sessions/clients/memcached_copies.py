@@ -46,16 +46,16 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
     """One flight, where nobody else writes. Two where it must be known what came of it: one node decides first then, and
     what that has taken stays.
     """
-    key, owners = command.key, view.owners(command.key)
-    creates = command.token == ABSENT
+    key, creates = command.key, command.token == ABSENT
+    if (creates or command.exactly_once) and view.nodes.previous is None:
+        yield from view.renew()  # with the nodes that had it before: word is left there, and one of them decides
+        view.is_recent = True
+    owners = view.owners(key)
     token = (
         Token(agreed=True, parts=dict.fromkeys(owners, ABSENT)) if creates else Token.unpacked(command.token)
     )
-    if creates and view.nodes.previous is None:
-        yield from view.renew()
-        view.is_recent = True
     if creates and view.is_recent:
-        yield from leave_word(key, owners, view.nodes, view.copies)
+        yield from leave_word(key, owners, view.nodes, view.copies, view.now)
     if token is None or token.parts.keys() != set(owners):
         # Read before the last repair, or when the key had other owners.
         return (yield from _acknowledged(command, view))
@@ -66,30 +66,34 @@ def write(command: Write, view: View) -> Flight[Stored | Conflict]:
         # A node that was down is asked whether it is back.
         return Ask(node, Read(key) if part is None else Write(key, value, command.ttl, part))
 
-    answers: list[object]
-    if command.exactly_once and len(owners) > 1:
-        answers = []
-        for node in owners:
-            # The others are asked as well, so that a node which fails is known to be down when they answer.
-            said = yield [question(each) if each == node else Ask(each, Read(key)) for each in owners]
-            answers.append(said[len(answers)])
-            if not any(map(_may_be_stored, answers)) and answers[-1] is not DOWN:
-                return (yield from _acknowledged(command, view))
-    else:
-        answers = yield [question(node) for node in owners]
-    stored = [isinstance(answer, Stored) for answer in answers]
-    down = [answer is DOWN for answer in answers]
-    if all(stored):
-        return Stored(None)
-    # What is new has nothing that could contradict it, and what is marked says that it is alone.
-    settled = creates or not token.agreed
-    if settled and any(stored) and all(one or other for one, other in zip(stored, down, strict=True)):
-        return Stored(None)
-    up = [node for node, other in zip(owners, down, strict=True) if not other]
-    decided = up[0] if command.exactly_once and up and stored[owners.index(up[0])] else None
-    perhaps = any(map(_may_be_stored, answers))
-    since = token.parts[decided] if decided is not None else None
-    return (yield from _acknowledged(command, view, perhaps=perhaps, decided=decided, since=since))
+    answers: list[object] = []
+    try:
+        if command.exactly_once and len(owners) > 1:
+            for node in owners:
+                # The others are asked as well, so that a node which fails is known to be down when they answer.
+                said = yield [question(each) if each == node else Ask(each, Read(key)) for each in owners]
+                answers.append(said[len(answers)])
+                if not any(map(_may_be_stored, answers)) and answers[-1] is not DOWN:
+                    return (yield from _acknowledged(command, view))
+        else:
+            answers += yield [question(node) for node in owners]
+        stored = [isinstance(answer, Stored) for answer in answers]
+        down = [answer is DOWN for answer in answers]
+        if all(stored):
+            return Stored(None)
+        # What is new has nothing that could contradict it, and what is marked says that it is alone.
+        settled = creates or not token.agreed
+        if settled and any(stored) and all(one or other for one, other in zip(stored, down, strict=True)):
+            return Stored(None)
+        up = [node for node, other in zip(owners, down, strict=True) if not other]
+        decided = up[0] if command.exactly_once and up and stored[owners.index(up[0])] else None
+        perhaps = any(map(_may_be_stored, answers))
+        since = token.parts[decided] if decided is not None else None
+        return (yield from _acknowledged(command, view, perhaps=perhaps, decided=decided, since=since))
+    except StoreUnavailable as error:
+        # Whatever failed after a node had taken it.
+        error.sent = error.sent or any(map(_may_be_stored, answers))
+        raise
 
 
 def _may_be_stored(answer: object) -> bool:

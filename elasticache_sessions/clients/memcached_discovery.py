@@ -35,6 +35,8 @@ _FAILURE_HOLDS: Final = 1.0
 # A node that was not told yet has an older configuration. Where for so many intervals nothing else is heard, it is no older
 # one: the cluster was made anew, and counts from the beginning.
 _STALE_FOR: Final = 10
+# A node that is listed no more, and does not answer for so many seconds, is gone, with what it had.
+_GONE_AFTER: Final = 30.0
 _READ: Final = 2**16
 
 
@@ -60,6 +62,8 @@ class Discovery:
         self._tls = context(endpoint)
         self._name = f"the configuration endpoint {name_of(endpoint.host, endpoint.port)}"
         self._known: Known | None = None
+        # What was told of it last: until when, and what.
+        self._told: tuple[Known, float, Nodes] | None = None
         self._fails = self._tells = False
         self._stale_since: float | None = None
         self.begin()
@@ -73,6 +77,7 @@ class Discovery:
         self._rounds: Rounds | None = None
         self._coming: Future[str | None] | None = None
         self._failure = ("", -math.inf)
+        self._silent_since: dict[str, float] = {}
 
     @property
     def nodes(self) -> Nodes:
@@ -90,13 +95,21 @@ class Discovery:
     @property
     def known(self) -> Nodes | None:
         """The same, without waiting; None where nothing is known yet."""
-        known = self._known
+        told = self._told
+        if told is not None and told[0] is self._known and time.monotonic() < told[1]:
+            return told[2]
+        return self._tell()
+
+    def _tell(self) -> Nodes | None:
+        """One object for as long as nothing changes, as whoever has it looks whether it is another one."""
+        known, now = self._known, time.monotonic()
         if known is None:
             return None
-        if known.is_old(now := time.monotonic()):
-            with self._lock:
-                known = self._known = (self._known or known).without_old(now)
-        return known.nodes
+        nodes = known.nodes(now)
+        if self._told is not None and self._told[2] == nodes:
+            nodes = self._told[2]
+        self._told = known, known.next_end(now), nodes
+        return nodes
 
     @property
     def confirmed(self) -> float:
@@ -118,14 +131,28 @@ class Discovery:
         if rounds is not None:
             rounds.poke()
 
+    def hear(self, node: str, answers: bool) -> None:
+        """That node was asked something."""
+        if answers:
+            if self._silent_since:
+                self._silent_since.pop(node, None)
+            return
+        known, now = self._known, time.monotonic()
+        if known is None or node in known.current:
+            return
+        if now > self._silent_since.setdefault(node, now) + _GONE_AFTER:
+            self.forget(node)
+
     def forget(self, node: str) -> None:
         """`node`, which is no longer listed, does not answer any more."""
         with self._lock:
             known = self._known
-            if known is None or node in known.nodes.current or node not in known.nodes.known():
+            if known is None or node in known.current or node in known.gone:
                 return
             self._known, self._tells = known.without(node), True
-        logger.warning("the Memcached node %s has left the cluster, and what was left there is lost", node)
+        logger.warning(
+            "the Memcached node %s is listed no more and does not answer: what only it had is lost", node
+        )
         self.poke()
 
     def close(self) -> None:
@@ -143,7 +170,7 @@ class Discovery:
                 rounds = begun or Rounds(self, self._endpoint.discovery_interval, "discovers-memcached")
             except RuntimeError as error:  # no thread to be had, or the interpreter is ending
                 if self._known is None:
-                    raise self._unknown(f"could not be asked: {error}") from error
+                    raise self._unknown(f"could not be asked: {error}. Try again") from error
                 return
             self._rounds = rounds
             if self._known is not None:
@@ -161,7 +188,8 @@ class Discovery:
             try:
                 failed = coming.result(running().need())
             except TimeoutError:
-                raise self._unknown("did not tell them in time. It is still being asked") from None
+                why = "did not tell them in time, and is still being asked. Try again, and see whether it is up"
+                raise self._unknown(why) from None
         if failed is not None:
             raise self._unknown(failed)
 
@@ -212,19 +240,18 @@ class Discovery:
         known = self._known
         if known is None:
             return
-        nodes = known.nodes
-        if nodes.previous is None:
-            previous = recall(self._key, nodes.version, nodes.current, self._ask)
+        if not known.is_whole:
+            told = recall(self._key, known.version, known.current, self._ask)
+            if told is None:
+                return  # it stays unknown until one of them answers
             with self._lock:
-                if self._known is known:
-                    self._known = known = known.recalled(previous, asked, time.monotonic(), self._handover)
-            tells = True
+                if self._known is not known:
+                    return  # somebody else has been faster
+                sets = told.before(known.version, known.current)
+                known = known.recalled(sets, told.gone, asked, time.monotonic(), self._handover)
+                self._known, tells = known, True
         if tells:
-            remember(
-                self._key,
-                History(known.nodes.version, (nodes.current, *(known.nodes.previous or ()))),
-                self._ask,
-            )
+            remember(self._key, History(known.version, known.sets(), known.gone), self._ask)
 
     def _ask(self, node: str, command: Read | Write) -> object:
         with TimeLimit(*self._timeouts), closing(self._connect(node)) as connection:
@@ -236,15 +263,15 @@ class Discovery:
         if known is None:
             self._known = Known.first(listing)
             return None
-        if listing.version < known.nodes.version:
+        if listing.version < known.version:
             since = self._stale_since = asked if self._stale_since is None else self._stale_since
             if asked < since + _STALE_FOR * self._endpoint.discovery_interval:
-                return f"tells configuration {listing.version}, and {known.nodes.version} was told before"
+                return f"tells configuration {listing.version}, and {known.version} was told before"
         self._stale_since = None
         if known.has(listing):
             self._known = known.confirmed_by(listing, asked)
             return None
-        told, were = ", ".join(listing.nodes), ", ".join(known.nodes.current)
+        told, were = ", ".join(listing.nodes), ", ".join(known.current)
         logger.info("Memcached's nodes are now %s; they were %s", told, were)
         self._known = known.changed_to(listing, asked, time.monotonic(), self._handover)
         self._tells = True

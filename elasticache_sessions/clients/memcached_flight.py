@@ -29,8 +29,14 @@ _PAUSES: Final = (0.0, 0.02, 0.05)
 class Flights:
     """For threads and greenlets, as part of an operation (`limit.running`)."""
 
-    def __init__(self, pool_of: Callable[[str], Pool[Connection]], breakers: Breakers) -> None:
-        self._pool_of, self._breakers = pool_of, breakers
+    def __init__(
+        self,
+        pool_of: Callable[[str], Pool[Connection]],
+        breakers: Breakers,
+        heard: Callable[[str, bool], object] = lambda node, answers: None,
+    ) -> None:
+        """`heard`: told of each node that was asked whether it answers."""
+        self._pool_of, self._breakers, self._heard = pool_of, breakers, heard
 
     def fly(self, asks: Sequence[Ask]) -> list[Answer]:
         """The answers, in the order of `asks`, which ask no node twice.
@@ -85,6 +91,10 @@ class Flights:
         finally:
             for question in questions:
                 question.close()
+            for ask in asks:
+                failure = course.failures.get(ask.node)
+                if failure is None or failure.silent or isinstance(failure, LeftAlone):
+                    self._heard(ask.node, failure is None)
 
     def _question(self, ask: Ask, course: _Course) -> Generator[None, None, None]:
         """One question, step by step: its breaker lets it through; it is sent; it is answered. If it is left in between, its

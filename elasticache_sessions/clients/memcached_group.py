@@ -11,23 +11,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..drive import drive
-from ..exceptions import StoreUnavailable
+from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import Timeouts, running
+from ..session import logger
 from .base import ABSENT, Command, Reply, Write, unheard
 from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
 from .memcached_copies import perform
 from .memcached_flight import Flights
-from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST, WORD_TTL
+from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST
 from .memcached_look import View
 from .memcached_nodes import Nodes
 from .memcached_pool import Pool
+from .memcached_views import KNOWN_AFTER
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection
 
-# A node that has left the cluster and does not answer for so many seconds is gone, with what it had.
-_GONE_AFTER: Final = 30.0
 # Seconds between two questions to discovery, for as long as a node is down.
 _WHILE_DOWN: Final = 5.0
 # Seconds between two looks at whether discovery has answered.
@@ -56,11 +56,8 @@ class Source(Protocol):
     def poke(self) -> None:
         """Somebody has reason to think that they are others."""
 
-    def forget(self, node: str) -> None:
-        """A previous one is gone for good."""
-
-    def close(self) -> None:
-        """Look after them no more, until somebody asks for them."""
+    def hear(self, node: str, answers: bool) -> None:
+        """That node was asked something."""
 
 
 class Fixed:
@@ -77,9 +74,7 @@ class Fixed:
 
     def poke(self) -> None: ...
 
-    def forget(self, node: str) -> None: ...
-
-    def close(self) -> None: ...
+    def hear(self, node: str, answers: bool) -> None: ...
 
 
 class GroupClient:
@@ -89,7 +84,7 @@ class GroupClient:
 
     def __init__(
         self,
-        source: Source,
+        find_source: Callable[[], Source],
         make_pool: Callable[[str], Pool[Connection]],
         timeouts: Timeouts,
         breakers: Breakers,
@@ -97,20 +92,34 @@ class GroupClient:
     ) -> None:
         self.timeouts = timeouts
         self.notice: Callable[[str], None] = unheard
-        self._source, self._make_pool, self._copies = source, make_pool, copies
+        self._find_source, self._make_pool, self._copies = find_source, make_pool, copies
+        self._held: Source | None = None
         self._pools: dict[str, Pool[Connection]] = {}
         self._pools_of: Nodes | None = None
-        self._flights = Flights(self._pool, breakers)
+        self._flights = Flights(self._pool, breakers, self._hear)
         self._asked_while_down = 0.0
-        self._silent_since: dict[str, float] = {}
+
+    @property
+    def _source(self) -> Source:
+        held = self._held
+        if held is None:
+            held = self._held = self._find_source()
+        return held
+
+    def _hear(self, node: str, answers: bool) -> None:
+        self._source.hear(node, answers)
 
     def node_of(self, key: bytes) -> str:
         """The names of the nodes that have `key`, as one: they fail together. "" where they are not known yet."""
         return group_of(self._source, self._copies, key)
 
     def place_of(self, key: bytes) -> str:
-        """The name of the first of them."""
+        """The name of one of them."""
         return self.node_of(key).partition(" ")[0]
+
+    def has(self, node: str) -> bool:
+        nodes = self._source.known
+        return nodes is not None and node in nodes.known()
 
     def perform(self, command: Command) -> Reply:
         with self.timeouts.limited():
@@ -120,7 +129,20 @@ class GroupClient:
         """As `perform`, within the running operation."""
         nodes = self._source.nodes
         self._close_others(nodes)
-        view = View(nodes, self._copies, time.monotonic() < self._source.changed + WORD_TTL)
+        try:
+            return self._ask(command, nodes)
+        except ValueTooLarge as error:
+            if isinstance(command, Write):
+                raise
+            # What is to move is a little larger on its way.
+            raise StoreUnavailable(
+                f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
+            ) from error
+
+    def _ask(self, command: Command, nodes: Nodes) -> Reply:
+        view = View(
+            nodes, self._copies, time.monotonic() < self._source.changed + KNOWN_AFTER, int(time.time())
+        )
         answer = partial(self._answer, view, set())
         if isinstance(command, Write) and command.token == ABSENT and len(nodes.current) > self._copies:
             # What is new may be put on other nodes if these fail (`settle.insert`).
@@ -129,7 +151,7 @@ class GroupClient:
         return drive(perform(command, view), answer)
 
     def close(self) -> None:
-        self._source.close()
+        self._held = None  # discovery ends when nobody holds it any more
         for pool in list(self._pools.values()):
             pool.close()
 
@@ -142,42 +164,29 @@ class GroupClient:
         try:
             answers = self._flights.fly(question)
         except StoreUnavailable as error:
-            if isinstance(error, LeftAlone):
-                self._is_silent(question, view.nodes)
-            else:
+            if not isinstance(error, LeftAlone):
                 self._source.poke()
             raise
-        self._learn(question, answers, view.nodes, noticed)
+        if DOWN in answers:
+            self._is_down(question, answers, view.nodes, noticed)
         return answers
 
-    def _learn(self, asks: Sequence[Ask], answers: Sequence[Answer], nodes: Nodes, noticed: set[str]) -> None:
-        if self._silent_since:
-            for ask, answer in zip(asks, answers, strict=True):
-                if answer is not DOWN:
-                    self._silent_since.pop(ask.node, None)
-        if DOWN not in answers:
-            return
-        down = [ask for ask, answer in zip(asks, answers, strict=True) if answer is DOWN]
-        self._is_silent(down, nodes)
-        if "alone" not in noticed and any(ask.node in nodes.current for ask in down):
-            noticed.add("alone")
-            self.notice("alone")
-
-    def _is_silent(self, asks: Sequence[Ask], nodes: Nodes) -> None:
-        """Those nodes do not answer, and have not for a while."""
+    def _is_down(
+        self, asks: Sequence[Ask], answers: Sequence[Answer], nodes: Nodes, noticed: set[str]
+    ) -> None:
         now = time.monotonic()
         if now > self._asked_while_down + _WHILE_DOWN:
             self._asked_while_down = now
             self._source.poke()
-        for node in {ask.node for ask in asks} - set(nodes.current):
-            if now > self._silent_since.setdefault(node, now) + _GONE_AFTER:
-                self._source.forget(node)
+        down = {ask.node for ask, answer in zip(asks, answers, strict=True) if answer is DOWN}
+        if "alone" not in noticed and down & set(nodes.current):
+            noticed.add("alone")
+            self.notice("alone")
 
     def _renewed(self, known: Nodes) -> Nodes:
         """What `known` was not enough for: what is asked for from now on, or which nodes there were before."""
         asked = time.monotonic()
-        if known.previous is not None:
-            self._source.poke()
+        self._source.poke()
         while True:
             nodes = self._source.nodes
             if self._source.confirmed >= asked or (known.previous is None and nodes.previous is not None):
@@ -196,6 +205,10 @@ class GroupClient:
         if nodes is self._pools_of:
             return
         self._pools_of = nodes
+        if len(nodes.current) < self._copies:
+            logger.warning(
+                "there is one Memcached node, so sessions have one copy and not %d. Add a node.", self._copies
+            )
         kept = nodes.known()
         for node in [node for node in self._pools if node not in kept]:
             if (pool := self._pools.pop(node, None)) is not None:
@@ -205,4 +218,4 @@ class GroupClient:
 def group_of(source: Source, copies: int, key: bytes) -> str:
     """The names of the nodes that have `key`, as one. "" where they are not known yet."""
     nodes = source.known
-    return "" if nodes is None else " ".join(nodes.owners(key, copies))
+    return "" if nodes is None else " ".join(sorted(nodes.owners(key, copies)))

@@ -15,7 +15,7 @@ from ..record import Kind, pack
 from .base import ABSENT, Read, Stored, Write
 from .memcached_asks import Ask, Flight, Left, Noticed
 from .memcached_nodes import Nodes, ranked
-from .memcached_views import Copy, judge, leaving, left
+from .memcached_views import KNOWN_AFTER, Copy, judge, leaving, left
 
 MISSING: Final = (
     "one of the Memcached nodes that may have a session does not answer, and the others do not have it. See whether the node "
@@ -29,12 +29,10 @@ UNKNOWN_PAST: Final = (
     "this process has just begun, and has not heard yet which Memcached nodes there were before, of which one may have the "
     "session. Try again."
 )
-WORD_TTL: Final = 600
-"""Seconds for which there may be processes that have not heard of a change."""
 
 
 def bring(
-    key: bytes, here: Sequence[Copy], before: Sequence[str], version: int, *, had_left: bool = False
+    key: bytes, here: Sequence[Copy], before: Sequence[str], version: int, now: int, *, had_left: bool = False
 ) -> Flight[bool | None]:
     """Bring what the nodes `before` still have of `key`, or, where nobody has anything, what is left of an earlier move.
 
@@ -64,7 +62,7 @@ def bring(
     (ttl,) = yield [Ask(source.node, Left(key))]
     if not ttl:
         return True
-    if not (yield from _frozen(key, there, ttl, version)):
+    if not (yield from _frozen(key, there, ttl, version, now)):
         return True
     value = source.entry.value if merged is None else pack(merged)
     puts = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in here if not copy.down]
@@ -89,17 +87,18 @@ def bring(
             and content is not None
             and copy.leaving == content.value
         ):
-            word = left(version, copy.header)
-            marks.append(Ask(copy.node, Write(key, word, ttl, copy.entry.token)))
+            word = left(version, now, copy.header)
+            # As long as somebody may look for it here, however little it had left.
+            marks.append(Ask(copy.node, Write(key, word, max(ttl, KNOWN_AFTER), copy.entry.token)))
     if marks:
         yield marks
     return True
 
 
-def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight[bool]:
+def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int, now: int) -> Flight[bool]:
     """Whether nobody writes there any more."""
     asks = [
-        Ask(copy.node, Write(key, leaving(copy.entry.value, version), ttl, copy.entry.token))
+        Ask(copy.node, Write(key, leaving(copy.entry.value, version, now), ttl, copy.entry.token))
         for copy in there
         if copy.entry is not None and copy.header is not None and copy.counts
     ]
@@ -107,13 +106,12 @@ def _frozen(key: bytes, there: Sequence[Copy], ttl: int, version: int) -> Flight
     return all(isinstance(answer, Stored) for answer in answers)
 
 
-def leave_word(key: bytes, owners: Sequence[str], nodes: Nodes, copies: int) -> Flight[None]:
+def leave_word(key: bytes, owners: Sequence[str], nodes: Nodes, copies: int, now: int) -> Flight[None]:
     """What is new is where nobody looks for it who has not heard of the last change: tell him that he has old news."""
     had = ranked(nodes.previous[0], key)[:copies] if nodes.previous else []
     # Though he shares one of the owners: that one may be down for him.
-    asks = [
-        Ask(node, Write(key, left(nodes.version), WORD_TTL, ABSENT)) for node in had if node not in owners
-    ]
+    word = left(nodes.version, now)
+    asks = [Ask(node, Write(key, word, KNOWN_AFTER, ABSENT)) for node in had if node not in owners]
     if asks:
         # Together with one that answers, so that one which is down and gone is passed over. One that just did not answer is
         # not: somebody else may reach it, and miss there what is new.

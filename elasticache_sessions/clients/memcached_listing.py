@@ -19,7 +19,7 @@ from ..endpoint_options import is_host
 QUESTION: Final = b"config get cluster\r\n"
 LONGEST: Final = 2**17
 """The most bytes of a reply. ElastiCache has up to 300 nodes in a cluster, of up to 310 bytes each."""
-_MOST_NODES: Final = 300
+MOST_NODES: Final = 300
 _HEADER: Final = re.compile(rb"CONFIG cluster [0-9]{1,10} [0-9]{1,10}")
 _VERSION: Final = re.compile(rb"[0-9]{1,18}")
 _NODE: Final = re.compile(r"([^|\s]*)\|([^|\s]*)\|([0-9]{1,5})", re.ASCII)
@@ -77,7 +77,7 @@ def parse(reply: bytes) -> Listing:
         raise ValueError(f"a version {version[:60]!r}")
     written = listed.decode("ascii").split()
     nodes = tuple(dict.fromkeys(map(_node, written)))
-    if not 0 < len(nodes) <= _MOST_NODES:
+    if not 0 < len(nodes) <= MOST_NODES:
         raise ValueError(f"{len(nodes)} nodes")
     return Listing(int(version), nodes)
 

@@ -31,6 +31,8 @@ class View:
     copies: int
     is_recent: bool = False
     """Whether there may be processes that have not heard of the last change yet."""
+    now: int = 0
+    """Seconds since 1970."""
     renewed: bool = False
 
     def owners(self, key: bytes) -> tuple[str, ...]:
@@ -64,18 +66,20 @@ def look(command: Read, view: View) -> Flight[Found]:
         if (same := _the_same(owners, answers)) is not None:
             return same
         copies = [Copy.of(*each) for each in zip(owners, answers, strict=True)]
-        if any(copy.moved_in > view.nodes.version for copy in copies):
+        if any(copy.is_news(view.nodes.version, view.now) for copy in copies):
             if view.renewed:
                 raise StoreUnavailable(OUTDATED_VIEW, retry=True, sent=False, silent=None)
             yield from view.renew()
             continue
         winner, merged, is_sure = judge(copies)
         down = any(copy.down for copy in copies)
-        if winner is None or any(not copy.counts and not copy.down for copy in copies):
-            if view.nodes.previous is None:
-                yield from view.renew()  # with the nodes that had it before
-                continue
-            again = yield from bring(key, copies, view.before(key), view.nodes.version, had_left=had_left)
+        is_missed = winner is None or any(not copy.counts and not copy.down for copy in copies)
+        if view.nodes.previous is None and (is_missed or not is_sure):
+            yield from view.renew()  # with the nodes that had it before, of which one decides
+            continue
+        if winner is None or is_missed:
+            before, version = view.before(key), view.nodes.version
+            again = yield from bring(key, copies, before, version, view.now, had_left=had_left)
             had_left = had_left or again is None
             if again is not False:
                 continue
@@ -96,9 +100,10 @@ def look(command: Read, view: View) -> Flight[Found]:
             continue  # gone meanwhile
         if ttl < _DYING:
             return Found(Entry(value, token.packed()), agrees=True, down=down)
-        if winner.kind is Kind.LIVE and any(not copy.counts for copy in bad):
+        if not is_sure or (winner.kind is Kind.LIVE and any(not copy.counts for copy in bad)):
             # A node that began anew has lost the half of a write which may be under way to the winner still: it must not be
-            # stored there now, and be acknowledged.
+            # stored there now, and be acknowledged. And who takes another copy for the one that counts must not replace this
+            # one while it is about to replace that.
             (kept,) = yield [Ask(winner.node, Write(key, value, ttl, winner.entry.token))]
             if not isinstance(kept, Stored):
                 continue

@@ -31,6 +31,8 @@ class Nodes:
     """
     version: int = 0
     """Higher after each change."""
+    last: tuple[str, ...] = ()
+    """Those before the last change, whatever has become of them: every process must take them for the same."""
 
     def owners(self, key: bytes, copies: int) -> tuple[str, ...]:
         """The nodes that have `key`, the one that decides first.
@@ -39,8 +41,8 @@ class Nodes:
         well, and to none of the new ones.
         """
         best = ranked(self.current, key)[:copies]
-        if copies > 1 and self.previous:
-            had = ranked(self.previous[0], key)[:copies]
+        if copies > 1 and self.last:
+            had = ranked(self.last, key)[:copies]
             best.sort(key=lambda node: node not in had)
         return tuple(best)
 

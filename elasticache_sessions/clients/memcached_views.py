@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -15,6 +16,10 @@ from .memcached_asks import DOWN, Down
 _ABSENT: Final = b"-"
 _WAS_DOWN: Final = b"!"
 _UNKNOWN: Final = b"?"
+KNOWN_AFTER: Final = 600
+"""Seconds after which every process has heard of a change of the nodes."""
+# The version of the nodes, and when, in seconds since 1970.
+_MARK: Final = struct.Struct(">QQ")
 _NOBODY: Final = Header(Kind.LEFT, 0, (bytes(REVISION_BYTES),), 0)
 
 
@@ -90,12 +95,17 @@ class Copy:
         """Whether it is a session, or what has become of one; not one on its way to another node, or what that left."""
         return self.entry is not None and self.kind not in (Kind.LEAVING, Kind.LEFT)
 
-    @property
-    def moved_in(self) -> int:
-        """The version of the nodes in which it was given away; 0: never."""
+    def is_news(self, version: int, now: int) -> bool:
+        """Whether it was given away in a newer version of the nodes than this. Not if that was so long ago that everybody has
+        heard of it: then the versions have begun anew, or are not counted any more.
+        """
         if self.counts or self.record is None:
-            return 0
-        return int.from_bytes(self.record.fields.get(_VERSION, b""), "big")
+            return False
+        try:
+            newer, moved_at = _MARK.unpack(self.record.fields.get(_MOVED, b""))
+        except struct.error:
+            return False
+        return bool(newer > version and now - moved_at < KNOWN_AFTER)
 
     @property
     def leaving(self) -> bytes | None:
@@ -112,19 +122,19 @@ class Copy:
         return Copy.of(self.node, replace(self.entry, value=content))
 
 
-_VERSION: Final = "version"
+_MOVED: Final = "moved"
 _CONTENT: Final = "content"
 
 
-def leaving(value: bytes, version: int) -> bytes:
-    """What takes the place of `value` while it goes where the nodes of `version` have it."""
+def leaving(value: bytes, version: int, now: int) -> bytes:
+    """What takes the place of `value` while it goes where the nodes of `version` have it. `now`: seconds since 1970."""
     header = replace(unpack(value).header, kind=Kind.LEAVING)
-    return pack(Record(header, {_VERSION: version.to_bytes(8, "big"), _CONTENT: value}))
+    return pack(Record(header, {_MOVED: _MARK.pack(version, now), _CONTENT: value}))
 
 
-def left(version: int, header: Header = _NOBODY) -> bytes:
+def left(version: int, now: int, header: Header = _NOBODY) -> bytes:
     """What stays where it was."""
-    return pack(Record(replace(header, kind=Kind.LEFT), {_VERSION: version.to_bytes(8, "big")}))
+    return pack(Record(replace(header, kind=Kind.LEFT), {_MOVED: _MARK.pack(version, now)}))
 
 
 class Verdict(NamedTuple):

@@ -290,7 +290,7 @@ class World:
         self._leave_under_way(self._running(name))
         self._over(name, "dies")
         if self.scales:
-            self.clients[name].nodes = replace(self.news, previous=None)
+            self.clients[name].nodes = replace(self.news, previous=None, last=())
 
     def _leave_under_way(self, operation: Operation) -> None:
         for number, ask in enumerate(operation.asks):
@@ -321,7 +321,7 @@ class World:
     def change(self, *members: str) -> None:
         """There is another set of nodes; who knows of it is another matter."""
         previous = (self.news.current, *(self.news.previous or ()))
-        self.news = Nodes(members, previous, self.news.version + 1)
+        self.news = Nodes(members, previous, self.news.version + 1, self.news.current)
         self.say(f"the nodes are {members}")
 
     def cut(self, node: str) -> None:

@@ -92,7 +92,7 @@ def _record(value: bytes) -> str:
     kind = "" if header.kind is Kind.LIVE else header.kind.name
     alone = "*" * header.alone
     if header.kind in (Kind.LEAVING, Kind.LEFT):
-        version = int.from_bytes(record.fields["version"], "big")
+        version = int.from_bytes(record.fields["moved"][:8], "big")
         content = record.fields.get("content")
         return f"[{kind} in {version}{'' if content is None else ' ' + _record(content)}]"
     fields = {name: decode(each) for name, each in record.fields.items()}
