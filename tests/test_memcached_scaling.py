@@ -400,6 +400,7 @@ def test_a_process_that_begins_while_no_node_answers_finds_what_has_not_moved_wh
         with managers(url, timeout=0.3, connect_timeout=0.3) as [late]:
             with pytest.raises(StoreUnavailable):
                 late.load(ids[0])
+            endpoint.is_asked(2)  # so one look is over, with the nodes that were asked for what was before
             for server in servers.nodes:
                 server.resume()
             for number, session_id in enumerate(ids):
