@@ -67,8 +67,8 @@ class Endpoint:
     discovery_interval: float = memcached.INTERVAL
     """Seconds from one look at it to the next."""
     handover: int | None = None
-    """For how many seconds the nodes that Memcached had before are asked for what is missing. None: until the longest
-    session that can be there has ended."""
+    """For how many seconds the nodes that Memcached had before a change are asked for what is missing. None: without an
+    end, as a session may have any lifetime of its own, but after the last four changes alone."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -129,6 +129,6 @@ def handover(options: Mapping[str, str]) -> int | None:
     if not _WHOLE.fullmatch(written):
         raise ConfigurationError(
             f"{NAME}URL option 'handover' is no number of seconds. Write whole seconds, as in handover=86400, or nothing: then "
-            "nodes that were there before are asked until the longest session has ended."
+            "the nodes of before the last four changes are asked without an end."
         )
     return int(written)

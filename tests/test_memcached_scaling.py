@@ -409,3 +409,16 @@ def test_a_process_that_begins_while_no_node_answers_finds_what_has_not_moved_wh
 
 def _keys(server: Server) -> list[bytes]:
     return memcached.keys(server.command)
+
+
+def test_from_fixed_nodes_to_discovery_and_from_one_copy_to_two_and_back_nobody_signs_in_again() -> None:
+    with topologies.nodes(3) as servers, DiscoveryEndpoint(*servers.ports) as endpoint:
+        with managers(servers.url) as [fixed]:
+            ids = [stored_id(fixed, number=number) for number in range(30)]
+        for options in ({"copies": 1}, {"copies": 2}, {"copies": 1}):
+            with managers(endpoint.url_with(**options)) as [manager]:
+                for number, session_id in enumerate(ids):
+                    assert contents(manager, session_id) == {"number": number}
+        with managers(servers.url) as [fixed]:
+            for number, session_id in enumerate(ids):
+                assert contents(fixed, session_id) == {"number": number}

@@ -188,7 +188,9 @@ class Discovery:
             try:
                 failed = coming.result(running().need())
             except TimeoutError:
-                why = "did not tell them in time, and is still being asked. Try again, and see whether it is up"
+                why = (
+                    "did not tell them in time, and is still being asked. Try again, and see whether it is up"
+                )
                 raise self._unknown(why) from None
         if failed is not None:
             raise self._unknown(failed)
