@@ -104,9 +104,11 @@ def proxy(networked_store: Store) -> Iterator[Proxy]:
 
 @pytest.fixture
 def one_copy(networked_store: Store) -> None:
-    """For tests that count the commands of one node. What becomes of the two halves of a write: test_memcached_copies*."""
+    """For tests that count the commands of one node. What becomes of the two halves of a write: test_memcached_model.py and
+    test_memcached_flight.py.
+    """
     if networked_store.dialect.copies > 1:
-        pytest.skip("a write is a command to each of two nodes here")
+        pytest.skip("a write is a command to each of two nodes here, and this counts commands")
 
 
 @pytest.fixture

@@ -18,10 +18,8 @@ from tests.support.load import contents, managers, stored_id
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
+
 # Where a write is one command, on one node.
-pytestmark = pytest.mark.usefixtures("one_copy")
-
-
 @pytest.fixture
 def one(proxy: Proxy) -> Iterator[SessionManager]:
     """The request whose replies are lost."""
@@ -39,6 +37,7 @@ def other(networked_store: Store) -> Iterator[SessionManager]:
 # save
 
 
+@pytest.mark.usefixtures("one_copy")
 @pytest.mark.parametrize("writes", [0, 1, 3])
 def test_a_save_whose_reply_was_lost_is_not_repeated_over_later_writes(
     one: SessionManager, other: SessionManager, proxy: Proxy, networked_store: Store, writes: int
@@ -167,6 +166,7 @@ def test_an_apply_that_never_arrived_counts_once(
     assert contents(one, session_id) == {"count": 1 + writes}
 
 
+@pytest.mark.usefixtures("one_copy")
 def test_an_apply_whose_store_is_gone_after_it_was_sent_says_that_nobody_can_tell(
     one: SessionManager, other: SessionManager, proxy: Proxy
 ) -> None:
@@ -179,6 +179,7 @@ def test_an_apply_whose_store_is_gone_after_it_was_sent_says_that_nobody_can_tel
     assert contents(other, session_id) == {"count": 1}
 
 
+@pytest.mark.usefixtures("one_copy")
 def test_an_apply_whose_store_was_gone_before_it_was_sent_says_that_it_was_not_stored(
     one: SessionManager, other: SessionManager, proxy: Proxy
 ) -> None:

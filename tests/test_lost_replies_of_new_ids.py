@@ -19,10 +19,8 @@ from tests.support.load import contents, creates, dropped, is_write, managers, s
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
+
 # Where a write is one command, on one node.
-pytestmark = pytest.mark.usefixtures("one_copy")
-
-
 @pytest.fixture
 def one(proxy: Proxy) -> Iterator[SessionManager]:
     """The request whose replies are lost."""
@@ -37,6 +35,7 @@ def other(networked_store: Store) -> Iterator[SessionManager]:
         yield manager
 
 
+@pytest.mark.usefixtures("one_copy")
 @pytest.mark.parametrize("writes", [0, 1, 3])
 def test_a_session_whose_creation_got_no_reply_is_created_once(
     one: SessionManager,
@@ -63,6 +62,7 @@ def test_a_session_whose_creation_got_no_reply_is_created_once(
 
 
 # The writes of a cycle: the new record, then the old one's tombstone.
+@pytest.mark.usefixtures("one_copy")
 @pytest.mark.parametrize(("nth", "moved"), [(1, True), (2, False)])
 @pytest.mark.parametrize("request_lost", [False, True])
 def test_a_cycle_that_lost_a_reply_loses_nothing_and_leaves_one_session(
@@ -100,6 +100,7 @@ def test_a_cycle_that_lost_a_reply_loses_nothing_and_leaves_one_session(
     assert kinds == [Kind.LIVE, Kind.TOMBSTONE]
 
 
+@pytest.mark.usefixtures("one_copy")
 def test_a_cycle_that_lost_the_reply_to_what_it_moved_along_loses_nothing(
     one: SessionManager, other: SessionManager, proxy: Proxy, networked_store: Store
 ) -> None:
