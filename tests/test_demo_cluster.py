@@ -15,6 +15,7 @@ import pytest
 from tests.support.chromium import add, browsing, expect, running_chromium
 from tests.support.demo import (
     FLASK,
+    PATIENTLY,
     SHOPS,
     Browser as Visitor,
     Crowd,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 STORE = "memcached-cluster"
-PATIENTLY = {f"ELASTICACHE_SESSIONS_{name}": "10" for name in ("TIMEOUT", "CONNECT_TIMEOUT")}
-"""A busy machine, on which a node answers late, is not what this is about."""
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.demo import SHOPS, Shop, crowd, running_demo
+from tests.support.demo import PATIENTLY, SHOPS, Shop, crowd, running_demo
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.instance)
 def test_nobody_loses_a_session_while_instances_come_go_and_restart(shop: Shop) -> None:
-    with running_demo() as demo:
+    with running_demo(**PATIENTLY) as demo:
         with crowd(demo, shop, size=50) as visitors:
             for instance in shop.instances(4, 5, 6):
                 demo.start(instance)
@@ -36,7 +36,7 @@ def test_nobody_loses_a_session_while_instances_come_go_and_restart(shop: Shop) 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.instance)
 def test_nobody_loses_a_session_when_instances_are_killed_in_turn(shop: Shop) -> None:
     """A POST in the hands of an instance that dies is an attempt, counted or not; nobody else gets it."""
-    with running_demo() as demo:
+    with running_demo(**PATIENTLY) as demo:
         with crowd(demo, shop, size=50) as visitors:
             for instance in shop.instances(1, 2, 3) * 3:
                 demo.kill(instance)

@@ -51,34 +51,34 @@ def test_whatever_happens_to_one_node_costs_nothing(nodes: Nodes) -> None:
     ):
         with phase("a node joins", load, site) as people_leave:
             site.tell(one.port, two.port, three.port, wire.port)
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             people_leave()
             site.knows()
         with phase("a node leaves, and can be reached", load, site) as people_leave:
             site.tell(one.port, two.port, wire.port)
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             people_leave()
             site.knows()
         three.stop()
         with phase("a node dies, and stays listed", load, site) as people_leave:
             two.kill()
-            load.goes_on(15)
+            load.goes_on(8)
             people_leave()
             assert site.happened("alone")
         with phase("it returns empty", load, site) as people_leave:
             two.start()
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             people_leave()
             site.is_whole(load)
         with phase("a node hangs, and returns with what it had", load, site) as people_leave:
             one.pause()
-            load.goes_on(15)
+            load.goes_on(8)
             people_leave()
             one.resume()
             site.is_whole(load)
         with phase("a node is cut off, and returns with what it had", load, site) as people_leave:
             wire.go_down()
-            load.goes_on(15)
+            load.goes_on(8)
             people_leave()
             wire.heal()
             site.is_whole(load)
@@ -87,7 +87,7 @@ def test_whatever_happens_to_one_node_costs_nothing(nodes: Nodes) -> None:
                 lose(when=lambda command: random.random() < 0.3, times=1_000_000)
                 for lose in (wire.lose_reply, wire.lose_request)
             ]
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             people_leave()
             wire.heal()
             assert all(rule.fired > 10 for rule in lost)
@@ -109,14 +109,14 @@ def test_whatever_happens_to_one_node_costs_nothing(nodes: Nodes) -> None:
             people_leave()
             wire.heal()
             site.tell(one.port, two.port, wire.port)
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             site.knows()
         with phase("a node dies, and another takes its place", load, site) as people_leave:
             one.kill()
             three.start()
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             site.tell(two.port, three.port, wire.port)
-            load.goes_on(15, well=False)
+            load.goes_on(8, well=False)
             people_leave()
             site.knows()
 

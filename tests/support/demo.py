@@ -184,6 +184,10 @@ class Demo:
         return session_members(self.supervisor_pid())
 
 
+PATIENTLY = {f"ELASTICACHE_SESSIONS_{name}": "10" for name in ("TIMEOUT", "CONNECT_TIMEOUT")}
+"""For `running_demo`, where a busy machine, on which the store answers late, is not what a test is about."""
+
+
 @contextmanager
 def running_demo(store: str = "valkey", **settings: str) -> Iterator[Demo]:
     """The demo on ports of its own, with three instances of each shop. Whatever happens, nothing is left of it.
