@@ -66,7 +66,9 @@ class AsyncMemcachedClient:
 
     async def _ask(self, command: Command) -> Reply:
         place = self.client.place_of(command.key)
-        places = self._places.setdefault(place, asyncio.Semaphore(self._most))
+        places = self._places.get(place)
+        if places is None:
+            places = self._places[place] = asyncio.Semaphore(self._most)
         try:
             async with asyncio.timeout(running().left()):
                 await places.acquire()
