@@ -26,7 +26,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
@@ -217,6 +217,21 @@ def kind_of(data: bytes) -> Kind | None:
         return unpack(data).header.kind
     except DecodeError:
         return None
+
+
+def following(header: Header, revision: bytes, at_least: int = 0) -> Header:
+    """`header` as the next generation, or as that one, under a revision of its own."""
+    revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
+    return replace(header, generation=max(header.generation + 1, at_least), revisions=revisions)
+
+
+def includes(header: Header, revision: bytes) -> bool:
+    """Whether a record was made of the write called `revision`. Under somebody else's tombstone it does not matter any more
+    what was written before.
+    """
+    if header.kind is Kind.TOMBSTONE:
+        return revision == header.revision
+    return revision in header.revisions
 
 
 def comes_from(later: Header, earlier: Header) -> bool:

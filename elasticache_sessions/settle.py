@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from .clients.base import ABSENT, Command, Conflict, Entry, Read, Stored, Write
 from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, ValueTooLarge
-from .record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, pack, unpack
+from .record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, following, includes, pack, unpack
 from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
 
 # Conflicts answered at once, with what the conflict brought; after these the writer steps back for a moment
@@ -129,10 +129,7 @@ def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0)
     # `expires_at`, which a session may have as well, and which does not slide.
     idles = rules.blind_touch and header.kind is Kind.LIVE and header.idle_ttl
     header = replace(header, idle_end=rules.now() + header.idle_ttl if idles else 0)
-    revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
-    generation = max(header.generation + 1, at_least)
-    header = replace(header, generation=generation, revisions=revisions)
-    return Record(header, decision.fields), ttl
+    return Record(following(header, revision, at_least), decision.fields), ttl
 
 
 def _sized(record: Record, rules: Rules) -> bytes:
@@ -153,10 +150,7 @@ def _applied(entry: Entry | None, revision: bytes) -> tuple[Record, bytes] | Non
         record = unpack(entry.value)
     except DecodeError:
         return None
-    header = record.header
-    # Under somebody else's tombstone it does not matter any more what was written before.
-    held = revision == header.revision if header.kind is Kind.TOMBSTONE else revision in header.revisions
-    return (record, entry.token) if held else None
+    return (record, entry.token) if includes(record.header, revision) else None
 
 
 def buried(record: Record) -> Record:

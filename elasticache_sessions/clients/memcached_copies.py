@@ -13,8 +13,8 @@ from ..exceptions import DecodeError, StoreUnavailable
 from ..record import (
     KEPT_REVISIONS,
     REVISION,
-    Kind,
     generation_of,
+    includes,
     is_alone,
     is_plainly_live,
     restamped,
@@ -131,7 +131,7 @@ def _acknowledged(
             continue
         if not found.down or is_alone(found.entry.value):
             return Stored(None)
-        yield from _mark_alone(key, found.entry, view)
+        yield from _mark_alone(key, found.entry)
     raise StoreUnavailable(f"a session changed {TRIES} times while it was written. Try again.", retry=True)
 
 
@@ -141,16 +141,16 @@ def _is_later(token: bytes, before: bytes) -> bool:
 
 
 def _includes(value: bytes, written: bytes) -> bool:
-    """Whether what is there was made of what was `written`. Under somebody else's tombstone nothing is."""
+    """Whether what is there was made of what was `written`."""
     revision = written[REVISION]
     try:
         header = unpack(value).header
     except DecodeError:
         return value[REVISION] == revision
-    return revision == header.revision or (header.kind is not Kind.TOMBSTONE and revision in header.revisions)
+    return includes(header, revision)
 
 
-def _mark_alone(key: bytes, entry: Entry, view: View) -> Flight[None]:
+def _mark_alone(key: bytes, entry: Entry) -> Flight[None]:
     """A node went down while this was written: say that the other has it alone."""
     token = Token.unpacked(entry.token)
     if token is None:

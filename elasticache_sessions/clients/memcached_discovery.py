@@ -156,8 +156,8 @@ class Discovery:
         self.poke()
 
     def close(self) -> None:
-        """End the thread. It begins anew when somebody asks for the nodes. Takes no lock, as finalizers close their clients,
-        and may come in the middle of anything: in the thread that somebody waits for to begin, who holds the lock.
+        """End the thread, before the last who holds this lets it go. It begins anew when somebody asks for the nodes. Takes no
+        lock, so that a finalizer may close it in the middle of anything.
         """
         rounds, self._rounds = self._rounds, None
         if rounds is not None:

@@ -56,6 +56,7 @@ class Found:
 
 
 def look(command: Read, view: View) -> Flight[Found]:
+    """Ask the owners; where they do not hold the same, give them what counts, and bring what others have of it."""
     key = command.key
     found: Found | None = None
     seen: Token | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ..exceptions import DecodeError
-from ..record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, pack, unpack
+from ..record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, following, pack, unpack
 from .base import ABSENT, Entry
 from .memcached_asks import DOWN, Down
 
@@ -193,10 +193,5 @@ def _union(one: Copy, other: Copy) -> Record:
     """
     assert one.record is not None
     assert other.record is not None
-    header = one.record.header
-    header = replace(
-        header,
-        generation=header.generation + 1,
-        revisions=(secrets.token_bytes(REVISION_BYTES), *header.revisions)[:KEPT_REVISIONS],
-    )
+    header = following(one.record.header, secrets.token_bytes(REVISION_BYTES))
     return Record(header, {**other.record.fields, **one.record.fields})
