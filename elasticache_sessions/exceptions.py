@@ -49,6 +49,16 @@ class SessionEnded(SessionError):
     """The session was ended or got another id since this request read it: the change was not stored."""
 
 
+class TooManySessions(SessionError):
+    """The user is signed in as often as MAX_SESSIONS_PER_USER allows, and ON_LIMIT is "refuse": nobody was signed in."""
+
+
+class IndexLost(SessionError):
+    """The store has lost the list of a user's sessions (it evicts what it has no room for), and cannot be searched for
+    them. The message says what to do.
+    """
+
+
 class StoreUnavailable(SessionError):
     """The network or the server failed, for now. No session was lost; the cookie is left alone.
 

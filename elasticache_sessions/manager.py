@@ -7,33 +7,31 @@ is told), one client a process or event loop, and events, which they log.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from . import flows
-from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Reply
+from .clients.base import AsyncCacheClient, CacheClient, Command, Reply
 from .clients.choice import async_clients_for, client_for, node_of_client
 from .drive import drive, drive_async
 from .events import Listener
 from .exceptions import StoreUnavailable
 from .fields import Fields
-from .limit import TimeLimit, Timeouts
+from .index import SessionInfo
+from .limit import Timeouts
+from .loops import LoopClient
+from .operation import Operation
 from .session import Rules, Session
 from .settings import Settings
 from .settle import Event, Flow, Sleep
 
 # The core's idle timeout where neither the settings nor a framework says one: Django's two weeks.
 _IDLE_TIMEOUT: Final = 14 * 86_400
-# How often a command that failed at once is sent again, while TIMEOUT allows; and the longest pauses between, in seconds. A
-# primary that just became a replica, or a slot that moves, is somewhere else by then.
-_PAUSES: Final = (0.0, 0.05, 0.15)
-
 _TIMEOUTS: Final = Settings().timeouts
 
 T = TypeVar("T")
@@ -53,39 +51,6 @@ def rules_for(settings: Settings, *, idle_timeout: int | None = None, sliding: b
         owner_key=settings.owner_key,
         max_bytes=settings.max_bytes,
     )
-
-
-class _Operation:
-    """One run of a flow: the time it has, and what becomes of a command that failed."""
-
-    def __init__(self, timeouts: Timeouts) -> None:
-        self.limit = TimeLimit(*timeouts)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._sendings = 0
-        self._sent = False
-
-    def pause_after(self, error: StoreUnavailable) -> float:
-        """Seconds to wait before the command is sent again; raises `error` where that is not to be."""
-        self._sendings += 1
-        self._sent = error.sent = self._sent or error.sent
-        if error.retry and self._sendings <= len(_PAUSES):
-            pause = _PAUSES[self._sendings - 1] * random.uniform(0.5, 1)
-            if pause < self.limit.left():
-                return pause
-        self._sendings = (
-            0  # should the flow itself send it again, as it may be told then that it was sent before
-        )
-        raise error
-
-    def told(self, reply: Reply) -> Reply:
-        """`reply`, as the flow is to have it. The next command is a new one."""
-        if isinstance(reply, Conflict):
-            reply = replace(reply, resent=reply.resent or self._sent)
-            self.limit.renew()
-        self._begin()
-        return reply
 
 
 class SessionManager:
@@ -166,15 +131,35 @@ class SessionManager:
             return self.run(flows.end(session, self.rules))
         return self.run(flows.end_id(session, self.rules))
 
+    def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:
+        """The sessions that `owner` is signed in with, `current` first, else the last used first.
+
+        Raises:
+            IndexLost: the store has lost the list, and cannot be searched.
+        """
+        raise NotImplementedError
+
+    def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
+        """End the session of `owner` that has that public name. Returns whether there was one."""
+        raise NotImplementedError
+
+    def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
+        """End all sessions of `owner`, or all but `keep`. Returns how many.
+
+        Raises:
+            IndexLost: those that the store still lists were ended, but there may be more.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close the connections. Happens by itself when the process ends."""
         self._client.close()
 
     def run(self, flow: Flow[T]) -> T:
         """Run any flow (`flows`) on the store, and return what it returns."""
-        return drive(flow, partial(self._answer, _Operation(self._timeouts)))
+        return drive(flow, partial(self._answer, Operation(self._timeouts)))
 
-    def _answer(self, operation: _Operation, question: Command | Sleep | Event) -> Reply:
+    def _answer(self, operation: Operation, question: Command | Sleep | Event) -> Reply:
         if isinstance(question, Event):
             self._listener.hear(question)
             return None
@@ -183,7 +168,7 @@ class SessionManager:
             return None
         return self._perform(operation, question)
 
-    def _perform(self, operation: _Operation, command: Command) -> Reply:
+    def _perform(self, operation: Operation, command: Command) -> Reply:
         with operation.limit:
             while True:
                 try:
@@ -206,7 +191,7 @@ class AsyncSessionManager:
         self._timeouts = timeouts
         self._listener = Listener()
         self._closes = True
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = (
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -255,6 +240,18 @@ class AsyncSessionManager:
             return await self.run(flows.end(session, self.rules))
         return await self.run(flows.end_id(session, self.rules))
 
+    async def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:
+        """As `SessionManager.for_user`."""
+        raise NotImplementedError
+
+    async def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
+        """As `SessionManager.end_of_user`."""
+        raise NotImplementedError
+
+    async def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
+        """As `SessionManager.end_all`."""
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         held = self._clients.pop(asyncio.get_running_loop(), None)
@@ -276,10 +273,10 @@ class AsyncSessionManager:
                 if (kept := clients()) is not None:
                     kept.pop(loop, None)
 
-            held = self._clients[loop] = _LoopClient(self._connect(), self._closes, forget)
+            held = self._clients[loop] = LoopClient(self._connect(), self._closes, forget)
             self._listener.listen_to(held.client)
             await anext(held.lifetime)
-        client, operation = held.client, _Operation(self._timeouts)
+        client, operation = held.client, Operation(self._timeouts)
 
         async def answer(question: Command | Sleep | Event) -> Reply:
             if isinstance(question, Event):
@@ -292,29 +289,10 @@ class AsyncSessionManager:
 
         return await drive_async(flow, answer)
 
-    async def _perform(self, operation: _Operation, client: AsyncCacheClient, command: Command) -> Reply:
+    async def _perform(self, operation: Operation, client: AsyncCacheClient, command: Command) -> Reply:
         with operation.limit:
             while True:
                 try:
                     return operation.told(await client.perform(command))
                 except StoreUnavailable as error:
                     await asyncio.sleep(operation.pause_after(error))
-
-
-class _LoopClient:
-    """A client and the async generator that closes it: an event loop closes those that began on it before it ends."""
-
-    def __init__(self, client: AsyncCacheClient, closes: bool, forget: Callable[[], object]) -> None:
-        self.client = client
-        self.lifetime = _lifetime(client, closes, forget)
-
-
-async def _lifetime(
-    client: AsyncCacheClient, closes: bool, forget: Callable[[], object]
-) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        forget()
-        if closes:
-            await client.aclose()

@@ -16,6 +16,7 @@ from typing import Final
 
 from .exceptions import DecodeError
 from .fields import Fields
+from .index import Origin
 from .record import OWNER_BYTES, Header, Record
 
 logger: Final = logging.getLogger("elasticache_sessions")
@@ -92,6 +93,8 @@ class Session:
     """Whether it is to get a new id."""
     next_id: str | None = field(default=None, repr=False)
     """The id that it will have once it is stored under a new one; None: any."""
+    origin: Origin = Origin()
+    """Where it is signed in from: for the list of its owner's sessions."""
     ending: bool = False
     """Whether it is to end; what `fields` holds then belongs to a new session."""
     forced: bool = False

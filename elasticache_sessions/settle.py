@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from .clients.base import ABSENT, Command, Conflict, Entry, Read, Stored, Write
+from .clients.base import ABSENT, Command, Conflict, Entry, Look, Read, Scan, Stored, Write
 from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, ValueTooLarge
 from .record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, following, includes, pack, unpack
 from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
@@ -34,15 +34,18 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth a log line or a counter. `handle` is the session's public name."""
+    """Something worth a log line, a counter or a signal. `handle` is the session's public name."""
 
     name: str
     handle: str
     detail: str = ""
+    """What is wrong with what is "unreadable"; why a session "ended" ("logout", "signed_out", "limit", "emptied", "expired",
+    or what the caller of `end_all` says); the new handle of one that was "cycled"; the owner's hash, in hex, of an "index_lost".
+    """
 
 
 T = TypeVar("T")
-Flow = Generator[Command | Sleep | Event, Any, T]
+Flow = Generator[Command | Look | Scan | Sleep | Event, Any, T]
 """An operation: yields commands and wishes, receives replies, returns a T."""
 
 

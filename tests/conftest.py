@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import pytest
 
-from elasticache_sessions import manager
+from elasticache_sessions import operation
 from elasticache_sessions.clients import breaker
 from tests.support import stores
 from tests.support.instances import FRAMEWORKS
@@ -141,7 +141,7 @@ def never_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that failed may be asked again at once, and is, three times, without a pause: for tests of what a failure does,
     and what is there after it.
     """
-    monkeypatch.setattr(manager, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(operation, "_PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(breaker, "LONGEST_PAUSE", 0.0)
 

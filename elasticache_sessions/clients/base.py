@@ -107,6 +107,41 @@ Command = Read | Write | Replace
 Reply = Entry | Stored | Conflict | bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is known of several records without opening them. Reply: a `Glance` or None for each key, in their order."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """`header`: how the value begins, `record.HEADER_BYTES` of it or more; `ttl_left` is in seconds, None where the store
+    would keep it for ever.
+    """
+
+    header: bytes
+    ttl_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Some of the keys that begin with `prefix`, and where to go on. Reply: `Page`. Every key that is there from the first
+    page to the last is on one of them at least.
+    """
+
+    prefix: bytes
+    cursor: object = None
+    """None: begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    keys: tuple[bytes, ...]
+    cursor: object
+    """None: that was all."""
+
+
 class CacheClient(Protocol):
     """A store, for threads."""
 
@@ -114,6 +149,9 @@ class CacheClient(Protocol):
     """Whether `Read.touch` sets the TTL without a look at what is there: see `Read`."""
 
     def perform(self, command: Command) -> Reply: ...
+
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        """In one round trip, where the store can. Changes nothing, and slides nothing."""
 
     def close(self) -> None:
         """Close every connection. The client may be used again, and connects anew."""
@@ -126,7 +164,16 @@ class AsyncCacheClient(Protocol):
 
     def perform(self, command: Command) -> Awaitable[Reply]: ...
 
+    async def look(self, question: Look) -> tuple[Glance | None, ...]: ...
+
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Scanning(Protocol):
+    """A store that can be searched, for threads (or, as `async def scan`, for an event loop). Memcached cannot."""
+
+    def scan(self, question: Scan) -> Page | Awaitable[Page]: ...
 
 
 @runtime_checkable

@@ -11,7 +11,21 @@ from typing import Final
 
 from ..exceptions import DecodeError
 from ..record import Kind, unpack
-from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, slides_to
+from .base import (
+    ABSENT,
+    Command,
+    Conflict,
+    Entry,
+    Glance,
+    Look,
+    Page,
+    Read,
+    Replace,
+    Reply,
+    Scan,
+    Stored,
+    slides_to,
+)
 
 _SWEEP_EVERY: Final = 1_000
 
@@ -49,6 +63,14 @@ class MemoryClient:
             if (ABSENT if entry is None else entry.token) != command.token:
                 return Conflict(entry)
             return Stored(self._put(command.key, command.value, command.ttl))
+
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        with self._lock:
+            found = [self._entry(key) for key in question.keys]
+        return tuple(entry and Glance(entry.value, entry.ttl_left) for entry in found)
+
+    def scan(self, question: Scan) -> Page:
+        return Page(tuple(key for key in self.keys() if key.startswith(question.prefix)), None)
 
     def close(self) -> None:
         """Nothing to close; the sessions stay for as long as the process."""
@@ -126,6 +148,12 @@ class AsyncMemoryClient:
 
     async def perform(self, command: Command) -> Reply:
         return self._client.perform(command)
+
+    async def look(self, question: Look) -> tuple[Glance | None, ...]:
+        return self._client.look(question)
+
+    async def scan(self, question: Scan) -> Page:
+        return self._client.scan(question)
 
     async def aclose(self) -> None:
         self._client.close()
