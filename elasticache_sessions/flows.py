@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
+from . import enrolment
 from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
@@ -97,7 +98,7 @@ def _create(session: Session, mine: Mapping[str, bytes], before: Header, rules: 
     if header is None or not (mine or header.owned or rules.keeps_empty):
         return
     session_id, session.next_id = session.next_id, None  # a second attempt must not meet the first
-    new = yield from insert(header, mine, rules, session_id)
+    new = yield from enrolment.listed((yield from insert(header, mine, rules, session_id)), session, rules)
     _hold(session, new)
     yield Event("created", session.handle or "")
 
@@ -143,6 +144,7 @@ def _write(
     handle, session_id = session.handle or "", session.id or ""
     if base is None:
         raise ValueError("only a stored session can be written to")
+    before = base.header
 
     def decide(theirs: Record) -> Record | None:
         fields = change(dict(mine) if replaces else merge_into(theirs, base, mine))
@@ -162,9 +164,14 @@ def _write(
     if record.header.kind is Kind.TOMBSTONE:
         session.let_go()
         session.fields.rebase({})
-        yield Event("ended", handle)
-    else:
-        session.hold(session_id, record, token)
+        yield Event("ended", handle, "emptied")
+        yield from enrolment.off_the_list(before, handle, rules)
+        return
+    session.hold(session_id, record, token)
+    if record.header.owner != before.owner:
+        # Whoever signs in without a new id.
+        yield from enrolment.off_the_list(before, handle, rules)
+        yield from enrolment.listed(session, session, rules)
 
 
 def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow[T]:
@@ -231,6 +238,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         return
     session_id, session.next_id = session.next_id, None  # a second attempt must not meet the first
     new, handle = (yield from insert(target, mine, rules, session_id)), session.handle or ""
+    yield from enrolment.listed(new, session, rules, old.header)
 
     def carry(theirs: Record) -> Flow[None]:
         merged = dict(mine) if replaces else merge_into(theirs, old, mine)
@@ -246,10 +254,13 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     try:
         yield from settle(session, buried, rules, carry=carry, insist=True)
     except SessionEnded:
-        yield from _bury(new, rules)
+        yield from enrolment.discard(new, rules)
+        yield from enrolment.off_the_list(target, new.handle or "", rules)
         raise
     _hold(session, new)
-    yield Event("cycled", handle)
+    yield Event("cycled", handle, session.handle or "")
+    if old.header.owner != target.owner:
+        yield from enrolment.off_the_list(old.header, handle, rules)
 
 
 def end(session: Session, rules: Rules) -> Flow[bool]:
@@ -264,15 +275,17 @@ def end(session: Session, rules: Rules) -> Flow[bool]:
 
 
 def _bury(session: Session, rules: Rules) -> Flow[bool]:
-    handle, ended = session.handle or "", session.stored is not None
+    handle, before = session.handle or "", session.stored
+    ended = before is not None
     if ended:
         try:
             yield from settle(session, buried, rules)
         except SessionEnded:
             ended = False
     session.let_go()
-    if ended:
-        yield Event("ended", handle)
+    if ended and before is not None:
+        yield Event("ended", handle, "logout")
+        yield from enrolment.off_the_list(before.header, handle, rules)
     return ended
 
 

@@ -1,9 +1,25 @@
-"""The index of an owner's sessions, and what it tells of each. Pure: no I/O."""
+"""The list of an owner's sessions, as it is stored, and what it tells of each. Pure: no I/O.
+
+It is a record of its own kind, whose fields are the sessions' handles. What its header's times mean there:
+`created`: when the list was begun; `authenticated_at`: until when everybody who is not listed was signed out;
+`idle_end`: when it was noticed that the store had lost an earlier list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
+
+from . import codec
+from .exceptions import DecodeError
+
+# What a request says of itself is kept no longer than a person can make use of it.
+_MOST_OF_AN_AGENT: Final = 160
+_MOST_OF_AN_IP: Final = 45
+# By so much may the clock of another instance be behind.
+_CLOCKS_APART: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +28,9 @@ class Origin:
 
     user_agent: str = ""
     ip: str = ""
+
+
+UNKNOWN_ORIGIN: Final = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +42,65 @@ class SessionInfo:
     created_at: datetime
     """When its user signed in (aware, UTC)."""
     last_seen: datetime | None
-    """When it was last used, to within a minute (aware, UTC); None where reading does not slide sessions."""
+    """When it was last used, to within a minute (aware, UTC). None where reading does not slide sessions, and for those whose
+    end does not depend on being used.
+    """
     last_changed: datetime | None
-    """There, when it was last stored."""
+    """Where reading does not slide sessions: when it was last stored."""
     user_agent: str
     ip: str
     current: bool = False
     """Whether it is the one that asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the list holds of one session. Times are whole seconds since 1970."""
+
+    signed_in_at: int
+    ends_at: int
+    origin: Origin = UNKNOWN_ORIGIN
+
+    def packed(self) -> bytes:
+        agent, ip = _printable(self.origin.user_agent), _printable(self.origin.ip)
+        return codec.encode([self.signed_in_at, self.ends_at, agent[:_MOST_OF_AN_AGENT], ip[:_MOST_OF_AN_IP]])
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Listed:
+        """What cannot be read is listed as a session of which nothing is known."""
+        try:
+            signed_in_at, ends_at, user_agent, ip = codec.decode(data)
+            return cls(int(signed_in_at), int(ends_at), Origin(str(user_agent), str(ip)))
+        except (DecodeError, ValueError, TypeError):
+            return cls(0, 2**32 - 1)
+
+    def is_over(self, now: int) -> bool:
+        """Whether its absolute end has passed, by any clock."""
+        return self.ends_at + _CLOCKS_APART <= now
+
+
+def without_those_over(listed: Mapping[str, bytes], now: int) -> dict[str, bytes]:
+    """Those that may still be there."""
+    return {handle: data for handle, data in listed.items() if not Listed.unpacked(data).is_over(now)}
+
+
+def oldest_first(listed: Mapping[str, bytes]) -> list[str]:
+    """The handles, by when they were signed in; in the same second, as they are listed."""
+    return sorted(listed, key=lambda handle: Listed.unpacked(listed[handle]).signed_in_at)
+
+
+def newest_first(sessions: Iterable[SessionInfo]) -> list[SessionInfo]:
+    """As a person looks for them: this one, then those used last."""
+
+    def rank(info: SessionInfo) -> tuple[bool, datetime]:
+        return info.current, info.last_seen or info.last_changed or info.created_at
+
+    return sorted(sessions, key=rank, reverse=True)
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from . import flows
-from .clients.base import AsyncCacheClient, CacheClient, Command, Reply
+from . import flows, owners
+from .clients.base import AsyncCacheClient, CacheClient
 from .clients.choice import async_clients_for, client_for, node_of_client
 from .drive import drive, drive_async
 from .events import Listener
@@ -25,7 +25,7 @@ from .fields import Fields
 from .index import SessionInfo
 from .limit import Timeouts
 from .loops import LoopClient
-from .operation import Operation
+from .operation import Operation, Question, put
 from .session import Rules, Session
 from .settings import Settings
 from .settle import Event, Flow, Sleep
@@ -49,6 +49,9 @@ def rules_for(settings: Settings, *, idle_timeout: int | None = None, sliding: b
         absolute_timeout=settings.absolute_timeout,
         sliding=sliding,
         owner_key=settings.owner_key,
+        max_sessions=settings.max_sessions_per_user,
+        on_limit=settings.on_limit,
+        anonymous_idle_timeout=settings.anonymous_idle_timeout,
         max_bytes=settings.max_bytes,
     )
 
@@ -137,11 +140,11 @@ class SessionManager:
         Raises:
             IndexLost: the store has lost the list, and cannot be searched.
         """
-        raise NotImplementedError
+        return self.run(owners.for_user(self.rules.owner_hash(owner), self.rules, current))
 
     def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
         """End the session of `owner` that has that public name. Returns whether there was one."""
-        raise NotImplementedError
+        return self.run(owners.end_one(self.rules.owner_hash(owner), handle, self.rules, reason))
 
     def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
         """End all sessions of `owner`, or all but `keep`. Returns how many.
@@ -149,7 +152,7 @@ class SessionManager:
         Raises:
             IndexLost: those that the store still lists were ended, but there may be more.
         """
-        raise NotImplementedError
+        return self.run(owners.end_all(self.rules.owner_hash(owner), self.rules, reason, keep))
 
     def close(self) -> None:
         """Close the connections. Happens by itself when the process ends."""
@@ -159,7 +162,7 @@ class SessionManager:
         """Run any flow (`flows`) on the store, and return what it returns."""
         return drive(flow, partial(self._answer, Operation(self._timeouts)))
 
-    def _answer(self, operation: Operation, question: Command | Sleep | Event) -> Reply:
+    def _answer(self, operation: Operation, question: Question | Sleep | Event) -> object:
         if isinstance(question, Event):
             self._listener.hear(question)
             return None
@@ -168,11 +171,11 @@ class SessionManager:
             return None
         return self._perform(operation, question)
 
-    def _perform(self, operation: Operation, command: Command) -> Reply:
+    def _perform(self, operation: Operation, question: Question) -> object:
         with operation.limit:
             while True:
                 try:
-                    return operation.told(self._client.perform(command))
+                    return operation.told(put(self._client, question))
                 except StoreUnavailable as error:
                     time.sleep(operation.pause_after(error))
 
@@ -242,15 +245,15 @@ class AsyncSessionManager:
 
     async def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:
         """As `SessionManager.for_user`."""
-        raise NotImplementedError
+        return await self.run(owners.for_user(self.rules.owner_hash(owner), self.rules, current))
 
     async def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
         """As `SessionManager.end_of_user`."""
-        raise NotImplementedError
+        return await self.run(owners.end_one(self.rules.owner_hash(owner), handle, self.rules, reason))
 
     async def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
         """As `SessionManager.end_all`."""
-        raise NotImplementedError
+        return await self.run(owners.end_all(self.rules.owner_hash(owner), self.rules, reason, keep))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -278,7 +281,7 @@ class AsyncSessionManager:
             await anext(held.lifetime)
         client, operation = held.client, Operation(self._timeouts)
 
-        async def answer(question: Command | Sleep | Event) -> Reply:
+        async def answer(question: Question | Sleep | Event) -> object:
             if isinstance(question, Event):
                 self._listener.hear(question)
                 return None
@@ -289,10 +292,10 @@ class AsyncSessionManager:
 
         return await drive_async(flow, answer)
 
-    async def _perform(self, operation: Operation, client: AsyncCacheClient, command: Command) -> Reply:
+    async def _perform(self, operation: Operation, client: AsyncCacheClient, question: Question) -> object:
         with operation.limit:
             while True:
                 try:
-                    return operation.told(await client.perform(command))
+                    return operation.told(await put(client, question))
                 except StoreUnavailable as error:
                     await asyncio.sleep(operation.pause_after(error))

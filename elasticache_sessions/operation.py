@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from .clients.base import Conflict, Reply
+from .clients.base import AsyncCacheClient, CacheClient, Command, Conflict, Look, Page, Scan
 from .exceptions import StoreUnavailable
 from .limit import TimeLimit, Timeouts
 
 # How often a command that failed at once is sent again, while TIMEOUT allows; and the longest pauses between, in seconds. A
 # primary that just became a replica, or a slot that moves, is somewhere else by then.
 _PAUSES: Final = (0.0, 0.05, 0.15)
+
+
+R = TypeVar("R")
+Question = Command | Look | Scan
+
+
+def put(client: CacheClient | AsyncCacheClient, question: Question) -> Any:
+    """Ask it what it answers by one method or the other; a client for an event loop gives an awaitable."""
+    if isinstance(question, Look):
+        return client.look(question)
+    if isinstance(question, Scan):
+        return client.scan(question)  # type: ignore[union-attr]  # nobody asks one that cannot (`Rules.can_scan`)
+    return client.perform(question)
 
 
 class Operation:
@@ -39,10 +52,11 @@ class Operation:
         )
         raise error
 
-    def told(self, reply: Reply) -> Reply:
+    def told(self, reply: R) -> R:
         """`reply`, as the flow is to have it. The next command is a new one."""
         if isinstance(reply, Conflict):
             reply = replace(reply, resent=reply.resent or self._sent)
-            self.limit.renew()
+        if isinstance(reply, Conflict | Page | tuple | bool):
+            self.limit.renew()  # the store answers, and there is more to ask
         self._begin()
         return reply

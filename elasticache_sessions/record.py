@@ -65,6 +65,10 @@ class Kind(IntEnum):
     """What a record leaves where it was: somebody who still looks for it here has old news of the nodes."""
 
 
+LASTING: Final = frozenset({Kind.LIVE, Kind.INDEX})
+"""What is not on its way out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is known of a session without opening it. Times are whole seconds since 1970, lifetimes whole
@@ -157,8 +161,8 @@ def generation_of(data: bytes) -> int:
 
 
 def is_plainly_live(data: bytes) -> bool:
-    """Whether it is a live record, without a look at anything but that."""
-    return len(data) > HEADER_BYTES and data[1] == Kind.LIVE
+    """Whether it is a live record, or a list of sessions, without a look at anything but that."""
+    return len(data) > HEADER_BYTES and data[1] in LASTING
 
 
 def unpack(data: bytes) -> Record:
@@ -209,6 +213,37 @@ def unpack(data: bytes) -> Record:
     if type(fields) is not dict or not all(type(value) is bytes for value in fields.values()):
         raise DecodeError("not a map of fields")
     return Record(header, fields)
+
+
+def header_of(data: bytes) -> Header:
+    """The header that `data` begins with, unchecked: what follows it may be missing.
+
+    Raises:
+        DecodeError: it is none that this version can read.
+    """
+    if len(data) < HEADER_BYTES or data[0] != FORMAT:
+        raise DecodeError("not the header of a record of this version")
+    _, kind, flags, key_number, generation, idle_ttl, created, *times = _HEADER.unpack_from(data)
+    *times, one, two, three, four, owner = times
+    try:
+        known = Kind(kind)
+    except ValueError as error:
+        raise DecodeError(f"not a record: {error}") from error
+    authenticated_at, expires_at, idle_end = times
+    return Header(
+        known,
+        generation,
+        (one, two, three, four),
+        created,
+        authenticated_at,
+        expires_at,
+        idle_ttl,
+        idle_end,
+        owner,
+        key_number,
+        bool(flags & _ALONE),
+        bool(flags & _ONCE_ALONE),
+    )
 
 
 def kind_of(data: bytes) -> Kind | None:

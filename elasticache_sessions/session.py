@@ -16,7 +16,7 @@ from typing import Final
 
 from .exceptions import DecodeError
 from .fields import Fields
-from .index import Origin
+from .index import UNKNOWN_ORIGIN, Origin
 from .record import OWNER_BYTES, Header, Record
 
 logger: Final = logging.getLogger("elasticache_sessions")
@@ -30,6 +30,7 @@ UNREADABLE: Final = "session %s cannot be read and counts as none: %s"
 FOREVER: Final = 2**32 - 1
 """The latest time, and the longest lifetime, that a header has room for."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
+_HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,14 @@ class Rules:
     clock: Callable[[], float] = time.time
     blind_touch: bool = False
     """The client's: whether a read that slides sets the TTL without a look at the record."""
+    can_scan: bool = True
+    """The client's: whether the store can be searched for sessions."""
+    max_sessions: int | None = None
+    """How many sessions a user may be signed in with at once."""
+    on_limit: str = "end_oldest"
+    """What becomes of one more: "end_oldest", or "refuse"."""
+    anonymous_idle_timeout: int | None = None
+    """The idle timeout of sessions that are nobody's; None: that of all."""
     node_of: Callable[[bytes], str] | None = None
     """The client's: the name of the node that has a key, where each of several fails alone and for its own keys."""
     keeps_empty: bool = False
@@ -60,6 +69,10 @@ class Rules:
 
     def key(self, session_id: str) -> bytes:
         return f"{self.prefix}{handle_of(session_id)}".encode()
+
+    def index_key(self, owner: bytes) -> bytes:
+        """Where the list of an owner's sessions is, by `owner_hash`. No handle is as short."""
+        return f"{self.prefix}{index_name(owner)}".encode()
 
     def owner_hash(self, owner: str) -> bytes:
         key = self.owner_key or f"elasticache-sessions:{self.prefix}".encode()
@@ -89,11 +102,13 @@ class Session:
     """An end of this session's own, in seconds since 1970."""
     owner: str | None = None
     """Whose session it is to be: gets a new id."""
+    signing_in: bool = False
+    """Whether its owner signs in anew: the absolute timeout begins again. Setting `owner` does so, too."""
     cycling: bool = False
     """Whether it is to get a new id."""
     next_id: str | None = field(default=None, repr=False)
     """The id that it will have once it is stored under a new one; None: any."""
-    origin: Origin = Origin()
+    origin: Origin = UNKNOWN_ORIGIN
     """Where it is signed in from: for the list of its owner's sessions."""
     ending: bool = False
     """Whether it is to end; what `fields` holds then belongs to a new session."""
@@ -109,7 +124,7 @@ class Session:
         """The store has `record` now, under that id: the wishes about its content and lifetime are fulfilled."""
         self.id, self.stored, self.token = session_id, record, token
         self.idle_ttl = self.expires_at = self.next_id = None
-        self.forced = False
+        self.forced = self.signing_in = False
         self.fields.rebase(record.fields)
 
     def give_up(self, error: DecodeError) -> None:
@@ -120,7 +135,7 @@ class Session:
     def let_go(self) -> None:
         """The store has nothing of this session any more."""
         self.id = self.stored = self.token = None
-        self.ending = self.forced = False
+        self.ending = self.forced = self.signing_in = False
 
 
 def new_id() -> str:
@@ -136,6 +151,16 @@ def handle_of(session_id: str) -> str:
     """The session's storage key without the prefix: from it nobody gets back to the id."""
     digest = hashlib.sha256(session_id.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def is_handle(text: object) -> bool:
+    """Whether `text` can be a session's public name."""
+    return isinstance(text, str) and _HANDLE.fullmatch(text) is not None
+
+
+def index_name(owner: bytes) -> str:
+    """The public name of the list of an owner's sessions, as `handle_of` is that of a session."""
+    return f"o.{base64.urlsafe_b64encode(owner).rstrip(b'=').decode()}"
 
 
 def fixed_end_of(header: Header, rules: Rules) -> int:
@@ -174,6 +199,10 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
     header = before if rules.derive is None else rules.derive(before, fields, rules)
     if header is None:
         return None
+    if session.signing_in and header.owned:
+        own_end = 0 if rules.derive is None else header.expires_at
+        header = replace(header, authenticated_at=rules.now(), expires_at=own_end)
+    header = _short_while_anonymous(header, rules)
     if session.idle_ttl is not None:
         if session.idle_ttl <= 0:
             return None
@@ -182,3 +211,15 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
         header = replace(header, expires_at=max(1, whole(session.expires_at)))
     header = replace(header, expires_at=fixed_end_of(header, rules))
     return header if ttl_of(header, rules) >= 1 else None
+
+
+def _short_while_anonymous(header: Header, rules: Rules) -> Header:
+    """Nobody's session lives shorter where the rules say so, until somebody signs in."""
+    short = rules.anonymous_idle_timeout
+    if short is None:
+        return header
+    if not header.owned and not header.idle_ttl:
+        return replace(header, idle_ttl=short)
+    if header.owned and header.idle_ttl == short and rules.derive is None:
+        return replace(header, idle_ttl=0)
+    return header

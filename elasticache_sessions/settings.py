@@ -78,7 +78,17 @@ def _policy(name: str, value: object) -> str:
     return value
 
 
+def _limit(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in _LIMITS:
+        raise ConfigurationError(
+            f"{NAME}{name} is {value!r}.{suggestion(str(value), _LIMITS)} Write 'end_oldest' to end a user's oldest session when "
+            "there would be too many, or 'refuse' to let nobody sign in any more."
+        )
+    return value
+
+
 _POLICIES: Final = ("error", "anonymous")
+_LIMITS: Final = ("end_oldest", "refuse")
 _KEY_BYTES: Final = 250
 _HANDLE_BYTES: Final = 43
 
@@ -110,6 +120,16 @@ class Settings:
     """The secret that hides user ids in the store. The same for apps that share sessions. None: hidden by the
     prefix alone,
     which keeps nobody from trying ids that can be guessed."""
+    anonymous_idle_timeout: int | None = None
+    """How long a session that is nobody's lives without being used: one that only holds a visitor's choices, or a bot's.
+    None: as long as any.
+    """
+    max_sessions_per_user: int | None = None
+    """How many sessions a user may be signed in with at once. None: any number."""
+    on_limit: str = "end_oldest"
+    """What becomes of one more sign-in. "end_oldest": the session that signed in longest ago ends. "refuse": it raises
+    TooManySessions.
+    """
     on_outage: str = "error"
     """What becomes of a request that needs its session while the store is down. "error": it is answered with 503.
     "anonymous": it goes on with an empty session, of which nothing is saved.
@@ -161,11 +181,16 @@ _CHECKS: Final = {
     "idle_timeout": _whole_seconds,
     "absolute_timeout": _whole_seconds,
     "owner_key": _secret,
+    "anonymous_idle_timeout": _whole_seconds,
+    "max_sessions_per_user": _count,
+    "on_limit": _limit,
     "on_outage": _policy,
     "max_connections": _count,
     "max_bytes": _count,
 }
-_OPTIONAL: Final = frozenset({"idle_timeout", "absolute_timeout", "owner_key"})
+_OPTIONAL: Final = frozenset(
+    {"idle_timeout", "absolute_timeout", "owner_key", "anonymous_idle_timeout", "max_sessions_per_user"}
+)
 
 
 def _named(config: Mapping[Any, Any]) -> dict[str, Any]:

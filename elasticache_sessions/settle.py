@@ -40,7 +40,7 @@ class Event:
     handle: str
     detail: str = ""
     """What is wrong with what is "unreadable"; why a session "ended" ("logout", "signed_out", "limit", "emptied", "expired",
-    or what the caller of `end_all` says); the new handle of one that was "cycled"; the owner's hash, in hex, of an "index_lost".
+    or what the caller of `end_all` says); the new handle of one that was "cycled". The `handle` of an "index_lost" is the list's.
     """
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..exceptions import StoreUnavailable
-from ..record import Header, Kind, is_plainly_live, pack
+from ..record import LASTING, Header, Kind, is_plainly_live, pack
 from .base import ABSENT, Entry, Read, Stored, Write
 from .memcached_asks import RENEW, Ask, Flight, Left, Noticed
 from .memcached_handover import MISSING, OUTDATED_VIEW, bring
@@ -101,7 +101,7 @@ def look(command: Read, view: View) -> Flight[Found]:
             continue  # gone meanwhile
         if ttl < _DYING:
             return Found(Entry(value, token.packed()), agrees=True, down=down)
-        if not is_sure or (winner.kind is Kind.LIVE and any(not copy.counts for copy in bad)):
+        if not is_sure or (winner.kind in LASTING and any(not copy.counts for copy in bad)):
             # A node that began anew has lost the half of a write which may be under way to the winner still: it must not be
             # stored there now, and be acknowledged. And who takes another copy for the one that counts must not replace this
             # one while it is about to replace that.

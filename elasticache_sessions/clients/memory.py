@@ -67,7 +67,7 @@ class MemoryClient:
     def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self._lock:
             found = [self._entry(key) for key in question.keys]
-        return tuple(entry and Glance(entry.value, entry.ttl_left) for entry in found)
+        return tuple(None if entry is None else Glance(entry.value, entry.ttl_left) for entry in found)
 
     def scan(self, question: Scan) -> Page:
         return Page(tuple(key for key in self.keys() if key.startswith(question.prefix)), None)

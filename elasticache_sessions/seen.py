@@ -1,0 +1,138 @@
+"""A session as others see it, who do not have its id: by its header, and the time that it has left."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from .clients.base import Glance, Look, Page, Replace, Scan
+from .exceptions import DecodeError
+from .index import UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
+from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, pack
+from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
+from .settle import Event, Flow
+
+
+def entry_of(header: Header, origin: Origin, rules: Rules) -> Listed:
+    """What is listed of a session."""
+    return Listed(header.authenticated_at, fixed_end_of(header, rules) or FOREVER, origin)
+
+
+def glances_at(handles: Iterable[str], rules: Rules) -> Flow[tuple[Glance | None, ...]]:
+    keys = tuple(f"{rules.prefix}{handle}".encode() for handle in handles)
+    if not keys:
+        return ()
+    glances: tuple[Glance | None, ...] = yield Look(keys)
+    return glances
+
+
+def still_there(
+    owner: bytes, listed: Mapping[str, bytes], asked: Iterable[str], rules: Rules
+) -> Flow[dict[str, bytes]]:
+    """`listed` without those of the `asked` that are gone."""
+    asked = list(asked)
+    glances = yield from glances_at(asked, rules)
+    gone = {handle for handle, glance in zip(asked, glances, strict=True) if is_gone(glance, owner, rules)}
+    return {handle: entry for handle, entry in listed.items() if handle not in gone}
+
+
+def is_gone(glance: Glance | None, owner: bytes, rules: Rules) -> bool:
+    """Whether a session that was that owner's is no more. What this version cannot read may be a newer one's."""
+    if glance is None:
+        return True
+    try:
+        header_of(glance.header)
+    except DecodeError:
+        return False
+    return living_as(glance, owner, rules) is None
+
+
+def living_as(glance: Glance | None, owner: bytes, rules: Rules) -> Header | None:
+    """Its header, if it lives and is that owner's."""
+    if glance is None:
+        return None
+    try:
+        header = header_of(glance.header)
+    except DecodeError:
+        return None
+    if header.kind is not Kind.LIVE or header.owner != owner:
+        return None
+    end = end_of(header, rules)
+    return None if end and end <= rules.now() else header
+
+
+def end_seen(owner: bytes, handle: str, glance: Glance | None, rules: Rules, reason: str) -> Flow[bool]:
+    header = living_as(glance, owner, rules)
+    if header is None or glance is None:
+        return False
+    now = rules.now()
+    # As long as the record could have lived: a tombstone keeps whoever is still at work from writing.
+    end = fixed_end_of(header, rules)
+    ttl = max(1, end - now if end else int(glance.ttl_left or 0) + 1, int(glance.ttl_left or 0) + 1)
+    buried = replace(
+        following(header, secrets.token_bytes(REVISION_BYTES)), kind=Kind.TOMBSTONE, expires_at=now + ttl
+    )
+    value = pack(Record(replace(buried, idle_end=0, key_number=0)))
+    there: bool = yield Replace(f"{rules.prefix}{handle}".encode(), value, ttl)
+    if there:
+        yield Event("ended", handle, reason)
+    return there
+
+
+def is_of(session: Session, owner: bytes) -> bool:
+    return session.stored is not None and session.stored.header.owner == owner
+
+
+def end_handle(owner: bytes, handle: str, rules: Rules, reason: str) -> Flow[bool]:
+    """End a session of that owner by its public name; the list is left as it is. Returns whether there was one."""
+    (glance,) = yield from glances_at([handle], rules)
+    return (yield from end_seen(owner, handle, glance, rules, reason))
+
+
+def info_of(
+    handle: str, header: Header, listed: Listed, ttl_left: float | None, rules: Rules, *, current: bool
+) -> SessionInfo:
+    used = _last_used(header, ttl_left, rules)
+    slides = rules.sliding
+    return SessionInfo(
+        handle,
+        moment(header.authenticated_at),
+        used if slides else None,
+        None if slides else used,
+        listed.origin.user_agent,
+        listed.origin.ip,
+        current,
+    )
+
+
+def _last_used(header: Header, ttl_left: float | None, rules: Rules) -> datetime | None:
+    """When its time began anew, from the time that it has left."""
+    idle, end, now = header.idle_ttl or rules.idle_timeout, fixed_end_of(header, rules), rules.now()
+    if rules.blind_touch and header.idle_ttl:
+        used: float = header.idle_end - header.idle_ttl
+    elif ttl_left is None or idle >= FOREVER:
+        return None
+    else:
+        gone = now + ttl_left
+        used = gone - idle if not end or gone < end - 1 else max(end - idle, header.authenticated_at)
+    return moment(min(max(used, header.authenticated_at), now))
+
+
+def searched_for(owner: bytes, rules: Rules) -> Flow[dict[str, bytes]]:
+    """All of an owner's sessions that the store holds, found by looking at every key of it; none where it cannot be searched."""
+    found: dict[str, bytes] = {}
+    prefix, cursor = rules.prefix.encode(), None
+    while rules.can_scan:
+        page: Page = yield Scan(prefix, cursor)
+        names = [key.removeprefix(prefix).decode("ascii", "replace") for key in page.keys]
+        handles = [name for name in names if is_handle(name)]
+        for handle, glance in zip(handles, (yield from glances_at(handles, rules)), strict=True):
+            header = living_as(glance, owner, rules)
+            if header is not None:
+                found[handle] = entry_of(header, UNKNOWN_ORIGIN, rules).packed()
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return found
