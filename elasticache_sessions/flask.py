@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from .exceptions import ConfigurationError, MissingExtra, SessionEnded, StoreUnavailable
 from .fields import Fields
 from .manager import SessionManager, rules_for
-from .session import is_id
+from .session import as_id
 from .settings import Settings
 
 try:
@@ -59,8 +59,8 @@ class ElastiCacheSessionInterface(SessionInterface):
         """Asks the store nothing; the session does when it is touched."""
         self._follow_lifetime(app)
         for value in request.cookies.getlist(self.get_cookie_name(app)):
-            session_id = value.removesuffix(_PERMANENT_MARK)
-            if is_id(session_id):
+            session_id = as_id(value.removesuffix(_PERMANENT_MARK))
+            if session_id is not None:
                 return FlaskSession(self.manager, session_id, session_id != value, self._anonymous)
         return FlaskSession(self.manager, None, False, self._anonymous)
 

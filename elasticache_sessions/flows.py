@@ -21,7 +21,7 @@ from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
 from .record import Header, Kind, Record, kind_of, merge_into
-from .session import Rules, Session, fixed_end_of, handle_of, is_id, ttl_of, with_wishes
+from .session import Rules, Session, as_id, fixed_end_of, handle_of, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
     at most.
     """
+    session_id = as_id(session_id)
     found = yield from look(session_id, rules)
     return found if isinstance(found, Session) else None
 
@@ -42,7 +43,8 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "u
     """As `load`, but says where something is that is no session (any more): "ended", the tombstone of one that was ended,
     or got another id, not long ago; or "unreadable".
     """
-    if not isinstance(session_id, str) or not is_id(session_id):
+    session_id = as_id(session_id)
+    if session_id is None:
         return None
     touch = rules.idle_timeout if rules.sliding else None
     entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
@@ -142,13 +144,16 @@ def _write(
     """
     base, known, replaces = session.stored, session.stored, session.fields.cleared
     handle, session_id = session.handle or "", session.id or ""
+    reason = ""
     if base is None:
         raise ValueError("only a stored session can be written to")
     before = base.header
 
     def decide(theirs: Record) -> Record | None:
+        nonlocal reason
         fields = change(dict(mine) if replaces else merge_into(theirs, base, mine))
         header = with_wishes(session, theirs.header, fields, rules)
+        reason = "expired" if header is None else "emptied"
         if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
             return buried(theirs)
         settled = fields == theirs.fields and header == theirs.header
@@ -164,7 +169,7 @@ def _write(
     if record.header.kind is Kind.TOMBSTONE:
         session.let_go()
         session.fields.rebase({})
-        yield Event("ended", handle, "emptied")
+        yield Event("ended", handle, reason)
         yield from enrolment.off_the_list(before, handle, rules)
         return
     session.hold(session_id, record, token)
@@ -227,7 +232,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         return
     target = with_wishes(session, header, mine, rules)
     if target is None:
-        yield from _bury_now(session, rules)
+        yield from _bury_now(session, rules, "expired")
         session.fields.rebase({})
         return
     if not (mine or rules.keeps_empty or (header.owned and (owner is not None or not replaces))):
@@ -263,18 +268,18 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         yield from enrolment.off_the_list(old.header, handle, rules)
 
 
-def end(session: Session, rules: Rules) -> Flow[bool]:
+def end(session: Session, rules: Rules, reason: str = "logout") -> Flow[bool]:
     """End the session for good. Returns whether this call did it: False where it had ended already.
 
     Raises:
         StoreUnavailable: it may still be there.
     """
-    ended = yield from _bury(session, rules)
+    ended = yield from _bury(session, rules, reason)
     session.fields.rebase({})
     return ended
 
 
-def _bury(session: Session, rules: Rules) -> Flow[bool]:
+def _bury(session: Session, rules: Rules, reason: str) -> Flow[bool]:
     handle, before = session.handle or "", session.stored
     ended = before is not None
     if ended:
@@ -284,20 +289,21 @@ def _bury(session: Session, rules: Rules) -> Flow[bool]:
             ended = False
     session.let_go()
     if ended and before is not None:
-        yield Event("ended", handle, "logout")
+        yield Event("ended", handle, reason)
         yield from enrolment.off_the_list(before.header, handle, rules)
     return ended
 
 
-def _bury_now(session: Session, rules: Rules) -> Flow[None]:
+def _bury_now(session: Session, rules: Rules, reason: str) -> Flow[None]:
     """End the session, and raise SessionEnded if somebody else did so since it was read."""
     known, handle = session.stored is not None, session.handle
-    if not (yield from _bury(session, rules)) and known:
+    if not (yield from _bury(session, rules, reason)) and known:
         raise SessionEnded(f"session {handle} had ended, or got a new id, before this request ended it")
 
 
 def end_id(session_id: object, rules: Rules) -> Flow[bool]:
     """End the session with that id. An id that the store does not know writes nothing. Two round trips."""
+    session_id = as_id(session_id)
     session = yield from load(session_id, replace(rules, sliding=False))
     return False if session is None else (yield from end(session, rules))
 
@@ -310,7 +316,7 @@ def commit(session: Session, rules: Rules) -> Flow[None]:
     """
     if session.ending:
         session.fields.encoded()  # what cannot be stored is said before anything is sent
-        yield from _bury_now(session, rules)
+        yield from _bury_now(session, rules, "logout")
     if session.cycling or session.owner is not None:
         yield from cycle(session, rules, session.owner)
         session.cycling, session.owner = False, None

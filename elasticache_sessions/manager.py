@@ -26,7 +26,7 @@ from .index import SessionInfo
 from .limit import Timeouts
 from .loops import LoopClient
 from .operation import Operation, Question, put
-from .session import Rules, Session
+from .session import Rules, Session, SessionId, as_id
 from .settings import Settings
 from .settle import Event, Flow, Sleep
 
@@ -103,6 +103,7 @@ class SessionManager:
         """The session with that id; None if there is none, whatever `session_id` is. Slides its idle
         timeout.
         """
+        session_id = as_id(session_id)
         return self.run(flows.load(session_id, self.rules))
 
     def save(self, session: Session) -> None:
@@ -132,6 +133,7 @@ class SessionManager:
         """End the session, or the one with that id. Returns whether this call did it."""
         if isinstance(session, Session):
             return self.run(flows.end(session, self.rules))
+        session = SessionId(session)
         return self.run(flows.end_id(session, self.rules))
 
     def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:
@@ -223,6 +225,7 @@ class AsyncSessionManager:
 
     async def load(self, session_id: object) -> Session | None:
         """As `SessionManager.load`."""
+        session_id = as_id(session_id)
         return await self.run(flows.load(session_id, self.rules))
 
     async def save(self, session: Session) -> None:
@@ -241,6 +244,7 @@ class AsyncSessionManager:
         """As `SessionManager.end`."""
         if isinstance(session, Session):
             return await self.run(flows.end(session, self.rules))
+        session = SessionId(session)
         return await self.run(flows.end_id(session, self.rules))
 
     async def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:

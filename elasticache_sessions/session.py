@@ -33,6 +33,17 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
+class SessionId(str):
+    """An id as everything here holds it: a str that shows as the session's handle, so that a traceback with variables, as
+    Sentry and Django's page for errors have them, shows no id. `str(session_id)` is a plain one.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<session {handle_of(self)}>"
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a flow must know beside the session. Lifetimes in seconds."""
@@ -86,7 +97,7 @@ class Session:
     """
 
     id: str | None = field(default=None, repr=False)
-    """The secret that the cookie carries; None until the session is stored."""
+    """The secret that the cookie carries (a `SessionId`); None until the session is stored."""
     fields: Fields = field(default_factory=Fields, repr=False)
     stored: Record | None = field(default=None, repr=False)
     """The record as this request last saw it: the base of a merge."""
@@ -138,13 +149,18 @@ class Session:
         self.ending = self.forced = self.signing_in = False
 
 
-def new_id() -> str:
-    return secrets.token_urlsafe(30)
+def new_id() -> SessionId:
+    return SessionId(secrets.token_urlsafe(30))
 
 
 def is_id(text: object) -> bool:
     """Whether `text` can be a session id. What cannot costs no round trip."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def as_id(text: object) -> SessionId | None:
+    """`text` as an id; None where it cannot be one."""
+    return SessionId(text) if is_id(text) else None
 
 
 def handle_of(session_id: str) -> str:

@@ -40,7 +40,8 @@ class Event:
     handle: str
     detail: str = ""
     """What is wrong with what is "unreadable"; why a session "ended" ("logout", "signed_out", "limit", "emptied", "expired",
-    or what the caller of `end_all` says); the new handle of one that was "cycled". The `handle` of an "index_lost" is the list's.
+    "replaced" by another that begins with what it held, or what the caller of `end_all` says); the new handle of one that was
+    "cycled"; what the operation failed with where the store was "unavailable". The `handle` of an "index_lost" is the list's.
     """
 
 

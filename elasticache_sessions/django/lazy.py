@@ -12,7 +12,7 @@ from django.contrib.sessions.backends.base import SessionBase
 
 from ..exceptions import StoreUnavailable
 from ..fields import Fields
-from ..session import Rules
+from ..session import Rules, SessionId
 from ..settle import Flow
 from .asking import Asking
 from .content import BOOKKEEPING
@@ -110,12 +110,12 @@ class LazySession(SessionBase):
     # The key and the content, where Django's own methods look for them.
 
     def _get_session_key(self) -> str | None:
-        return self._state.key
+        return None if self._state.key is None else str(self._state.key)
 
     def _set_session_key(self, value: object) -> None:
         key = value.removesuffix(_FLASKS_MARK) if isinstance(value, str) else None
         valid = key is not None and self._validate_session_key(key)  # type: ignore[attr-defined]  # the stubs forgot it
-        self._state.key = key if valid else None
+        self._state.key = SessionId(key) if key is not None and valid else None
 
     session_key = property(_get_session_key)
     _session_key = property(_get_session_key, _set_session_key)

@@ -25,7 +25,7 @@ class State:
     """A session by its key. `core` is None until it has been read, or begun."""
 
     key: str | None = field(default=None, repr=False)
-    """What Django calls the session_key: where the id is to be cycled, the new one already."""
+    """What Django calls the session_key (a `SessionId`): where the id is to be cycled, the new one already."""
     core: Session | None = None
     unread: bool = False
     """Whether its content was replaced without looking at what is stored."""
@@ -162,7 +162,7 @@ class State:
         self.take(new)
         self.declared = True
         if old is not None and old.cycling:
-            yield from flows.end(old, rules)  # as `cycle` promised
+            yield from flows.end(old, rules, "replaced")  # as `cycle` promised
 
     def save(self, rules: Rules, must_create: bool = False) -> Flow[None]:
         """Store what changed; create what has no key; without changes, begin the idle time anew."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..fields import Fields
-from ..session import new_id
+from ..session import SessionId, new_id
 from .lazy import LazySession
 
 T = TypeVar("T")
@@ -32,10 +32,12 @@ class SessionStore(LazySession):
 
     def exists(self, session_key: str | None) -> bool:
         """Whether there is a session with that key. One round trip; none for what cannot be a key."""
+        session_key = secret(session_key)
         return self._run(self._state.look(session_key, self._rules))
 
     async def aexists(self, session_key: str | None) -> bool:
         """As `exists`."""
+        session_key = secret(session_key)
         return await self._arun(self._state.look(session_key, self._rules))
 
     def create(self) -> None:
@@ -108,10 +110,12 @@ class SessionStore(LazySession):
 
     def delete(self, session_key: str | None = None) -> None:
         """End the session with that key, or this one. Nothing happens where there is none."""
+        session_key = secret(session_key)
         self._run(self._state.delete(session_key, self._rules), decisive=True)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """As `delete`."""
+        session_key = secret(session_key)
         await self._arun(self._state.delete(session_key, self._rules), decisive=True)
 
     # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
@@ -141,10 +145,10 @@ class SessionStore(LazySession):
     # A random key is free, and the store forgets by itself: neither needs to be asked.
 
     def _get_new_session_key(self) -> str:
-        return new_id()
+        return str(new_id())
 
     async def _aget_new_session_key(self) -> str:
-        return new_id()
+        return str(new_id())
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -153,3 +157,8 @@ class SessionStore(LazySession):
     @classmethod
     async def aclear_expired(cls) -> None:
         """As `clear_expired`."""
+
+
+def secret(session_key: str | None) -> SessionId | None:
+    """A key that whoever calls has given as a plain str."""
+    return None if session_key is None else SessionId(session_key)
