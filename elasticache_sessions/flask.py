@@ -37,6 +37,7 @@ from .flask_outage import (
     unavailable_or,
 )
 from .flask_session import FlaskSession, logger
+from .flask_signals import announcing
 
 # Follows the id in the cookie of a permanent session that Flask is to refresh with each request, so that a
 # request that does not touch the session need not ask the store whether it is one.
@@ -195,6 +196,7 @@ class ElastiCacheSessions:
         settings = Settings.from_mapping(app.config)
         rules = rules_for(settings, idle_timeout=_lifetime(app))
         manager = SessionManager.connect(settings, client=self._given_client, rules=rules)
+        manager.on_event(announcing(app))
         app.session_interface = ElastiCacheSessionInterface(
             manager, settings.idle_timeout is not None, settings.on_outage == "anonymous"
         )

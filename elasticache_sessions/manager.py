@@ -94,10 +94,15 @@ class SessionManager:
     @property
     def counts(self) -> Counter[str]:
         """How often what happened since the manager was made, in this process: "created", "cycled", "ended", "conflict",
-        "unreadable", "missing": an id that the store does not know, any more or at all. Of Memcached's nodes: "alone" (one
+        "unreadable", "missing": an id that the store does not know, any more or at all; "unavailable": an operation that failed
+        for want of the store. Of Memcached's nodes: "alone" (one
         served for two, as the other is down), "repaired" (a copy), "moved" (a session, to another).
         """
         return self._listener.counts
+
+    def on_event(self, callback: Callable[[Event], None]) -> None:
+        """Have `callback` called with each event, where it happens; it is waited for. When it raises, a log line says so."""
+        self._listener.subscribe(callback)
 
     def load(self, session_id: object) -> Session | None:
         """The session with that id; None if there is none, whatever `session_id` is. Slides its idle
@@ -162,7 +167,8 @@ class SessionManager:
 
     def run(self, flow: Flow[T]) -> T:
         """Run any flow (`flows`) on the store, and return what it returns."""
-        return drive(flow, partial(self._answer, Operation(self._timeouts)))
+        with self._listener.operation():
+            return drive(flow, partial(self._answer, Operation(self._timeouts)))
 
     def _answer(self, operation: Operation, question: Question | Sleep | Event) -> object:
         if isinstance(question, Event):
@@ -223,6 +229,10 @@ class AsyncSessionManager:
         """As `SessionManager.counts`."""
         return self._listener.counts
 
+    def on_event(self, callback: Callable[[Event], None]) -> None:
+        """As `SessionManager.on_event`; `callback` is a plain function, and must not block the event loop."""
+        self._listener.subscribe(callback)
+
     async def load(self, session_id: object) -> Session | None:
         """As `SessionManager.load`."""
         session_id = as_id(session_id)
@@ -267,6 +277,10 @@ class AsyncSessionManager:
 
     async def run(self, flow: Flow[T]) -> T:
         """As `SessionManager.run`."""
+        with self._listener.operation():
+            return await self._run(flow)
+
+    async def _run(self, flow: Flow[T]) -> T:
         loop = asyncio.get_running_loop()
         held = self._clients.get(loop)
         if held is None:

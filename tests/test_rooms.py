@@ -18,11 +18,23 @@ MODULES = [
     *sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "elasticache_sessions.")),
     "elasticache_sessions",
 ]
-OUTSIDERS = {"flask", "werkzeug", "django", "redis", "hiredis", "valkey", "pymemcache", "botocore", "pytest"}
+OUTSIDERS = {
+    "flask",
+    "werkzeug",
+    "blinker",
+    "django",
+    "redis",
+    "hiredis",
+    "valkey",
+    "pymemcache",
+    "botocore",
+    "pytest",
+}
 MAY_IMPORT = {
-    "elasticache_sessions.flask": {"flask", "werkzeug"},
-    "elasticache_sessions.flask_session": {"flask", "werkzeug"},
-    "elasticache_sessions.flask_outage": {"flask", "werkzeug"},
+    **{
+        f"elasticache_sessions.flask{room}": {"flask", "werkzeug", "blinker"}
+        for room in ("", "_session", "_outage", "_signals")
+    },
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
     **{f"elasticache_sessions.clients.aws_{room}": {"botocore"} for room in ("credentials", "iam", "lookup")},
@@ -92,8 +104,10 @@ ORDER = [
     "manager",
     "flask_session",
     "flask_outage",
+    "flask_signals",
     "flask",
     "django.content",
+    "django.signals",
     "django.managers",
     "django.state",
     "django.asking",

@@ -15,6 +15,7 @@ from ..manager import AsyncSessionManager, SessionManager, rules_for
 from ..session import Rules
 from ..settings import NAME, Settings
 from .content import fields_of, follow
+from .signals import announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ def connect(ours: Settings) -> Managers:
     rules = replace(rules, keeps_empty=True, fields=fields_of(settings.SESSION_SERIALIZER), derive=follow)
     sync = SessionManager.connect(ours, rules=rules)
     asynchronous = AsyncSessionManager.connect(ours, rules=rules)
+    for manager in (sync, asynchronous):
+        manager.on_event(announce)
     return Managers(sync, asynchronous, sync.rules, ours.on_outage == "anonymous")
 
 
