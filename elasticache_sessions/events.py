@@ -22,7 +22,7 @@ SIGNALS: Final = {
     "ended": ("session_ended", "handle", "reason"),
     "conflict": ("conflict_merged", "handle", ""),
     "unavailable": ("store_unavailable", "", "error"),
-    "index_lost": ("index_lost", "handle", "owner"),
+    "index_lost": ("index_lost", "handle", ""),
 }
 """The events that are signals: the signal's name, and as what it has the event's handle and detail; "": not at all."""
 

@@ -37,9 +37,7 @@ conflict_merged: Final = _NAMES["conflict_merged"]
 store_unavailable: Final = _NAMES["store_unavailable"]
 """An operation failed, as the store did not answer, or not in time. `error`: the exception's type and message."""
 index_lost: Final = _NAMES["index_lost"]
-"""The store has lost the list of a user's sessions. `owner`: the hash of the user's id, as it stands in the store, in hex;
-`handle`: the session at which it was noticed, "" if at none.
-"""
+"""The store has lost the list of a user's sessions. `handle`: the list's key in the store, without the prefix."""
 
 
 def announcing(app: Flask) -> Callable[[Event], None]:

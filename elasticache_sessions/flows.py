@@ -34,7 +34,6 @@ def load(session_id: object, rules: Rules) -> Flow[Session | None]:
     """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
     at most.
     """
-    session_id = as_id(session_id)
     found = yield from look(session_id, rules)
     return found if isinstance(found, Session) else None
 
@@ -43,8 +42,7 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "u
     """As `load`, but says where something is that is no session (any more): "ended", the tombstone of one that was ended,
     or got another id, not long ago; or "unreadable".
     """
-    session_id = as_id(session_id)
-    if session_id is None:
+    if (session_id := as_id(session_id)) is None:
         return None
     touch = rules.idle_timeout if rules.sliding else None
     entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
@@ -143,8 +141,7 @@ def _write(
     it.
     """
     base, known, replaces = session.stored, session.stored, session.fields.cleared
-    handle, session_id = session.handle or "", session.id or ""
-    reason = ""
+    handle, session_id, reason = session.handle or "", session.id or "", ""
     if base is None:
         raise ValueError("only a stored session can be written to")
     before = base.header
@@ -303,7 +300,6 @@ def _bury_now(session: Session, rules: Rules, reason: str) -> Flow[None]:
 
 def end_id(session_id: object, rules: Rules) -> Flow[bool]:
     """End the session with that id. An id that the store does not know writes nothing. Two round trips."""
-    session_id = as_id(session_id)
     session = yield from load(session_id, replace(rules, sliding=False))
     return False if session is None else (yield from end(session, rules))
 

@@ -114,11 +114,11 @@ def test_an_outage_is_told_by_what_failed(framework: str) -> None:
         assert told["error"].startswith("StoreUnavailable: the store did not answer")
 
 
-def test_a_lost_index_is_told_with_the_owners_hash(framework: str) -> None:
+def test_a_lost_list_is_told_by_its_name(framework: str) -> None:
     with instances(framework, "memory://") as (shop,), hearing(shop) as heard:
         manager = shop.manager.manager if isinstance(shop.manager, OnLoop) else shop.manager
-        manager._listener.hear(Event("index_lost", "a handle", "0123abcd"))
-        assert heard == [("index_lost", {"handle": "a handle", "owner": "0123abcd"})]
+        manager._listener.hear(Event("index_lost", "o.a-list"))
+        assert heard == [("index_lost", {"handle": "o.a-list"})]
 
 
 def test_no_signal_tells_an_id_or_what_a_session_holds(framework: str) -> None:
