@@ -6,7 +6,7 @@ event loops, and a test can answer with any reply: late, lost or contradictory.
 
 What holds for every interleaving with other writers:
 - what a write did not read, it never creates: an ended session stays ended;
-- what one writer alone changed is kept (`record.merge`);
+- what one writer alone changed is kept (`merging.merge`);
 - a command that was sent twice takes effect once: its revision is among the last four of what is there.
 """
 
@@ -20,7 +20,8 @@ from . import enrolment
 from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
-from .record import Header, Kind, Record, kind_of, merge_into
+from .merging import merge_into
+from .record import Header, Kind, Record, kind_of
 from .session import Rules, Session, as_id, fixed_end_of, handle_of, ttl_of, with_wishes
 from .settle import Event, Flow, buried, insert, living, settle
 

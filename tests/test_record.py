@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from elasticache_sessions.exceptions import DecodeError
+from elasticache_sessions.merging import merge
 from elasticache_sessions.record import (
     HEADER_BYTES,
     OWNER_BYTES,
@@ -16,7 +17,6 @@ from elasticache_sessions.record import (
     Header,
     Kind,
     Record,
-    merge,
     pack,
     unpack,
 )

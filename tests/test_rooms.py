@@ -47,6 +47,7 @@ ORDER = [
     "codec",
     "fields",
     "record",
+    "merging",
     "index",
     "session",
     "limit",
