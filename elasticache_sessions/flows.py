@@ -21,9 +21,9 @@ from .clients.base import Entry, Read, slides_to
 from .exceptions import DecodeError, SessionEnded, ValueTooLarge
 from .fields import Fields
 from .merging import merge_into
-from .record import Header, Kind, Record, kind_of
+from .record import Header, Kind, Record
 from .session import Rules, Session, as_id, fixed_end_of, handle_of, ttl_of, with_wishes
-from .settle import Event, Flow, buried, insert, living, settle
+from .settle import Event, Flow, buried, insert, lives, opened, settle
 
 T = TypeVar("T")
 
@@ -47,14 +47,15 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "u
         return None
     touch = rules.idle_timeout if rules.sliding else None
     entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
-    record = yield from living(entry, handle_of(session_id), rules)
     if entry is None:
         # Unknown, idle for too long, or evicted where the store needed room: nobody can tell them apart.
         yield Event("missing", handle_of(session_id))
         return None
+    record = yield from opened(entry, session_id, rules)
     if record is None:
-        kind = kind_of(entry.value)
-        return "unreadable" if kind is None else "ended" if kind is Kind.TOMBSTONE else None
+        return "unreadable"
+    if not lives(record.header, rules):
+        return "ended" if record.header.kind is Kind.TOMBSTONE else None
     token: bytes | None = entry.token
     if touch is not None and _slides_by_a_write(record.header, rules):
         try:

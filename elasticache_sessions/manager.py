@@ -53,6 +53,7 @@ def rules_for(settings: Settings, *, idle_timeout: int | None = None, sliding: b
         on_limit=settings.on_limit,
         anonymous_idle_timeout=settings.anonymous_idle_timeout,
         max_bytes=settings.max_bytes,
+        box=settings.box,
     )
 
 

@@ -41,14 +41,14 @@ def _absolute(rules: Rules) -> int:
 
 
 def read(owner: bytes, rules: Rules) -> Flow[OwnerList]:
-    return _opened(owner, (yield Read(rules.index_key(owner))))
+    return _opened(owner, (yield Read(rules.index_key(owner))), rules)
 
 
-def _opened(owner: bytes, entry: Entry | None) -> OwnerList:
+def _opened(owner: bytes, entry: Entry | None, rules: Rules) -> OwnerList:
     if entry is None:
         return OwnerList(owner)
     try:
-        record = unpack(entry.value)
+        record = unpack(entry.value, rules.owner_seal(owner))
     except DecodeError:
         record = None
     if record is None or record.header.kind is not Kind.INDEX:
@@ -81,10 +81,10 @@ def change(owner: bytes, decide: Callable[[OwnerList], Flow[Next | None]], rules
         if decision is None:
             return
         record, ttl = _stamped(found, decision, revision, rules)
-        reply: Stored | Conflict = yield Write(key, pack(record), ttl, found.token)
+        reply: Stored | Conflict = yield Write(key, pack(record, rules.owner_seal(owner)), ttl, found.token)
         if isinstance(reply, Stored):
             return
-        found = _opened(owner, reply.entry)
+        found = _opened(owner, reply.entry, rules)
         if found.header is not None and includes(found.header, revision):
             return  # the reply was lost, not the write
     raise StoreUnavailable(

@@ -1,13 +1,14 @@
 """The record: what is stored under a session's key. Pure: no I/O, no clock of its own.
 
 Format 1: a header of `HEADER_BYTES`, a CRC-32 of all the rest, and a MessagePack map of field name to encoded
-value. The header can be read without opening the fields, by the Lua scripts in `clients/redis_wire.py` too:
+value, which may be compressed, and then encrypted (a nonce of 12 bytes, the map, 16 bytes that say nobody changed it or
+the header). The header can be read without opening the fields, by the Lua scripts in `clients/redis_wire.py` too:
 
     offset  bytes  what
          0      1  format
          1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 leaving this node, 5 has left it
-         2      1  flags: 1 alone, 2 once alone (`Header`); the others 0: room for compression
-         3      1  key number, 0: not encrypted; room for encryption
+         2      1  flags: 1 alone, 2 once alone (`Header`), 4 compressed with zlib, 8 with zstd; the others 0
+         3      1  key number (`sealing.Key`), 0: not encrypted
          4      4  generation, one higher with every write
          8      4  idle TTL in seconds, 0: the store-wide one
         12      4  created, seconds since 1970
@@ -32,7 +33,9 @@ from typing import Final
 
 import ormsgpack
 
+from .compressing import FLAGS, grown
 from .exceptions import DecodeError
+from .sealing import Seal
 
 FORMAT: Final = 1
 HEADER_BYTES: Final = 68
@@ -50,6 +53,7 @@ _NO_REVISION: Final = bytes(REVISION_BYTES)
 _FLAGS_AT: Final = 2
 _ALONE: Final = 1
 _ONCE_ALONE: Final = 2
+_KNOWN_FLAGS: Final = _ALONE | _ONCE_ALONE | FLAGS
 NO_OWNER: Final = bytes(OWNER_BYTES)
 
 
@@ -66,7 +70,7 @@ class Kind(IntEnum):
 
 
 LASTING: Final = frozenset({Kind.LIVE, Kind.INDEX})
-"""What is not on its way out."""
+"""What is not on its way out, and what tells something: the others have no content, or that of another record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Header:
     """Where the store's TTL cannot say when `idle_ttl` ends: when it does. Slides, unlike `expires_at`."""
     owner: bytes = NO_OWNER
     key_number: int = 0
+    """Under which key the fields were stored; 0: in the clear. `pack` does not ask for it."""
     alone: bool = False
     """Of a session that lives on two nodes: written while one of them was down, or while they held different things, so
     that it may be acknowledged though only one has it.
@@ -111,15 +116,20 @@ class Record:
     fields: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def pack(record: Record) -> bytes:
-    """The stored form. What does not fit its place (a time after 2106) is stored as the largest that does."""
-    head = record.header
+def pack(record: Record, seal: Seal | None = None) -> bytes:
+    """The stored form: encrypted and compressed as `seal` says, or neither. What does not fit its place (a time after 2106) is
+    stored as the largest that does.
+    """
+    head, body = record.header, ormsgpack.packb(dict(record.fields))
     revisions = (head.revisions + (_NO_REVISION,) * KEPT_REVISIONS)[:KEPT_REVISIONS]
+    compression = key_number = 0
+    if seal is not None and head.kind in LASTING:
+        (body, compression), key_number = seal.shrunk(body), seal.key_number
     header = _HEADER.pack(
         FORMAT,
         head.kind,
-        _ALONE * head.alone | _ONCE_ALONE * head.once_alone,
-        head.key_number,
+        _ALONE * head.alone | _ONCE_ALONE * head.once_alone | compression,
+        key_number,
         min(head.generation, _MAX_UINT32),
         min(head.idle_ttl, _MAX_UINT32),
         min(head.created, _MAX_UINT32),
@@ -129,7 +139,14 @@ def pack(record: Record) -> bytes:
         *revisions,
         head.owner,
     )
-    return _summed(header, ormsgpack.packb(dict(record.fields)))
+    if seal is not None and key_number:
+        body = seal.encrypted(body, _lasting(header))
+    return _summed(header, body)
+
+
+def _lasting(data: bytes) -> bytes:
+    """The header, without what nodes of Memcached change that have no key (`restamped`)."""
+    return data[:_FLAGS_AT] + bytes([data[_FLAGS_AT] & FLAGS]) + data[_FLAGS_AT + 1 : HEADER_BYTES]
 
 
 def _summed(header: bytes, body: bytes) -> bytes:
@@ -165,54 +182,23 @@ def is_plainly_live(data: bytes) -> bool:
     return len(data) > HEADER_BYTES and data[1] in LASTING
 
 
-def unpack(data: bytes) -> Record:
-    """The record in `data`; its fields stay encoded.
+def is_compressed(data: bytes) -> bool:
+    return bool(data[_FLAGS_AT] & FLAGS)
+
+
+def head(data: bytes) -> Header:
+    """The header of the record in `data`, encrypted or not. That nobody changed it, only a `seal` can tell.
 
     Raises:
         DecodeError: these bytes are no record that this version can read.
     """
     if len(data) <= _BODY:
         raise DecodeError(f"{len(data)} bytes are too short for a record")
-    (
-        form,
-        kind,
-        flags,
-        key_number,
-        generation,
-        idle_ttl,
-        created,
-        authenticated_at,
-        expires_at,
-        idle_end,
-        *revisions,
-        owner,
-    ) = _HEADER.unpack_from(data)
-    if form != FORMAT or flags & ~(_ALONE | _ONCE_ALONE) or key_number:
-        raise DecodeError(f"format {form}, flags {flags}, key {key_number} are not known to this version")
-    body = memoryview(data)[_BODY:]
-    if _CRC.unpack_from(data, HEADER_BYTES)[0] != zlib.crc32(body, zlib.crc32(data[:HEADER_BYTES])):
+    header = header_of(data)
+    crc = zlib.crc32(memoryview(data)[_BODY:], zlib.crc32(data[:HEADER_BYTES]))
+    if _CRC.unpack_from(data, HEADER_BYTES)[0] != crc:
         raise DecodeError("the checksum does not fit")
-    try:
-        fields = ormsgpack.unpackb(body)
-        header = Header(
-            Kind(kind),
-            generation,
-            tuple(revisions),
-            created,
-            authenticated_at,
-            expires_at,
-            idle_ttl,
-            idle_end,
-            owner,
-            key_number,
-            bool(flags & _ALONE),
-            bool(flags & _ONCE_ALONE),
-        )
-    except ValueError as error:
-        raise DecodeError(f"not a record: {error}") from error
-    if type(fields) is not dict or not all(type(value) is bytes for value in fields.values()):
-        raise DecodeError("not a map of fields")
-    return Record(header, fields)
+    return header
 
 
 def header_of(data: bytes) -> Header:
@@ -221,19 +207,18 @@ def header_of(data: bytes) -> Header:
     Raises:
         DecodeError: it is none that this version can read.
     """
-    if len(data) < HEADER_BYTES or data[0] != FORMAT:
-        raise DecodeError("not the header of a record of this version")
-    _, kind, flags, key_number, generation, idle_ttl, created, *times = _HEADER.unpack_from(data)
-    *times, one, two, three, four, owner = times
+    if len(data) < HEADER_BYTES or data[0] != FORMAT or data[_FLAGS_AT] & ~_KNOWN_FLAGS:
+        raise DecodeError("not the header of a record that is known to this version")
+    _, kind, flags, key_number, generation, idle_ttl, created, *others = _HEADER.unpack_from(data)
+    authenticated_at, expires_at, idle_end, *revisions, owner = others
     try:
         known = Kind(kind)
     except ValueError as error:
         raise DecodeError(f"not a record: {error}") from error
-    authenticated_at, expires_at, idle_end = times
     return Header(
         known,
         generation,
-        (one, two, three, four),
+        tuple(revisions),
         created,
         authenticated_at,
         expires_at,
@@ -246,12 +231,26 @@ def header_of(data: bytes) -> Header:
     )
 
 
-def kind_of(data: bytes) -> Kind | None:
-    """What `data` is; None where this version cannot read it."""
+def unpack(data: bytes, seal: Seal | None = None) -> Record:
+    """The record in `data`, opened with `seal`; its fields stay encoded.
+
+    Raises:
+        DecodeError: these bytes are no record that this version can read, or `seal` does not open it.
+    """
+    header = head(data)
+    body: bytes | memoryview = memoryview(data)[_BODY:]
+    if header.key_number or header.kind in LASTING:
+        if seal is not None:
+            body = seal.opened(body, header.key_number, _lasting(data))
+        elif header.key_number:
+            raise DecodeError("it is encrypted, and ENCRYPTION_KEYS is not set")
     try:
-        return unpack(data).header.kind
-    except DecodeError:
-        return None
+        fields = ormsgpack.unpackb(grown(body, data[_FLAGS_AT] & FLAGS))
+    except ValueError as error:
+        raise DecodeError(f"not a record: {error}") from error
+    if type(fields) is not dict or not all(type(value) is bytes for value in fields.values()):
+        raise DecodeError("not a map of fields")
+    return Record(header, fields)
 
 
 def following(header: Header, revision: bytes, at_least: int = 0) -> Header:

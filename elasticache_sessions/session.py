@@ -18,6 +18,7 @@ from .exceptions import DecodeError
 from .fields import Fields
 from .index import UNKNOWN_ORIGIN, Origin
 from .record import OWNER_BYTES, Header, Record
+from .sealing import Box, Seal
 
 logger: Final = logging.getLogger("elasticache_sessions")
 
@@ -54,6 +55,8 @@ class Rules:
     sliding: bool = True
     owner_key: bytes | None = field(default=None, repr=False)
     max_bytes: int = 1_000_000
+    box: Box | None = field(default=None, repr=False)
+    """How records are encrypted and compressed; None: not at all, and what is encrypted cannot be read."""
     clock: Callable[[], float] = time.time
     blind_touch: bool = False
     """The client's: whether a read that slides sets the TTL without a look at the record."""
@@ -84,6 +87,14 @@ class Rules:
     def index_key(self, owner: bytes) -> bytes:
         """Where the list of an owner's sessions is, by `owner_hash`. No handle is as short."""
         return f"{self.prefix}{index_name(owner)}".encode()
+
+    def seal(self, session_id: str) -> Seal | None:
+        """What a session's record is packed and unpacked with."""
+        return None if self.box is None else self.box.of_session(session_id, handle_of(session_id))
+
+    def owner_seal(self, owner: bytes) -> Seal | None:
+        """The same for the list of an owner's sessions, by `owner_hash`."""
+        return None if self.box is None else self.box.of_owner(owner, index_name(owner))
 
     def owner_hash(self, owner: str) -> bytes:
         key = self.owner_key or f"elasticache-sessions:{self.prefix}".encode()

@@ -5,7 +5,7 @@ arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -16,6 +16,7 @@ from .endpoint import EXAMPLE, Endpoint
 from .endpoint_options import NAME, suggestion
 from .exceptions import ConfigurationError
 from .limit import Timeouts
+from .sealing import Box
 
 __all__ = ["NAME", "Endpoint", "Settings"]
 
@@ -52,11 +53,48 @@ def _text(name: str, value: object) -> str:
 def _secret(name: str, value: object) -> bytes:
     secret = value.encode() if isinstance(value, str) else value
     if not isinstance(secret, bytes) or len(secret) < 16:
-        raise ConfigurationError(
-            f"{NAME}{name} is no secret of at least 16 bytes. Make one: "
-            "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
+        raise ConfigurationError(f"{NAME}{name} is no secret of at least 16 bytes. {_MAKE_ONE}")
     return secret
+
+
+def _keys(name: str, value: object) -> tuple[bytes, ...]:
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ConfigurationError(
+            f"{NAME}{name} is no list of keys. Write a list of secrets; in the environment, with commas between. {_MAKE_ONE}"
+        )
+    keys = [each.strip().encode() if isinstance(each, str) else each for each in listed]
+    for number, key in enumerate(keys, 1):
+        if not isinstance(key, bytes) or len(key) < 32:
+            raise ConfigurationError(
+                f"{NAME}{name}: number {number} is no secret of at least 32 bytes. {_MAKE_ONE}"
+            )
+    return tuple(keys)
+
+
+_MAKE_ONE: Final = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+def _one_of(choices: Mapping[str, str]) -> Callable[[str, object], str]:
+    """A check for one of several words, each with what it does."""
+
+    def check(name: str, value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        meant = " or ".join(f"'{choice}' {does}" for choice, does in choices.items())
+        raise ConfigurationError(
+            f"{NAME}{name} is {value!r}.{suggestion(str(value), tuple(choices))} Write {meant}."
+        )
+
+    return check
+
+
+_PLAIN: Final = {
+    "refuse": "to take what is not encrypted for no session",
+    "accept": "to read it, and encrypt it at its next change",
+    "write": "to read both and encrypt nothing yet",
+}
+_METHODS: Final = {"zlib": "which Python brings", "zstd": "where the extra [zstd] is installed everywhere"}
 
 
 def _check_memcached_prefix(prefix: str) -> None:
@@ -138,6 +176,19 @@ class Settings:
     """The most connections of one process to one server: for its threads, and again for each of its event loops."""
     max_bytes: int = 1_000_000
     """How large a session may get, in bytes as stored."""
+    encryption_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
+    """The secrets that sessions are encrypted with in the store: a list, or a str with commas. The first encrypts, all
+    decrypt. None: sessions are stored in the clear.
+    """
+    encryption_plain: str = "refuse"
+    """What becomes of sessions that are not encrypted, where ENCRYPTION_KEYS is set. "refuse": they are none. "accept": they
+    are read, and encrypted at their next change. "write": nothing is encrypted yet, but all is read.
+    """
+    compress_min_bytes: int | None = None
+    """From how many bytes on sessions are compressed. None: never, as how well something compresses tells what it is like,
+    even where it is encrypted."""
+    compress_with: str = "zlib"
+    """"zlib", or "zstd" where the extra [zstd] is installed. Both are read wherever they can be."""
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -159,6 +210,15 @@ class Settings:
     def timeouts(self) -> Timeouts:
         """Both time limits."""
         return Timeouts(self.timeout, self.connect_timeout)
+
+    @property
+    def box(self) -> Box | None:
+        """How sessions are encrypted and compressed; None: not at all."""
+        if self.encryption_keys is None and self.compress_min_bytes is None:
+            return None
+        return Box.of(
+            self.encryption_keys or (), self.encryption_plain, self.compress_min_bytes, self.compress_with
+        )
 
     @property
     def endpoint(self) -> Endpoint:
@@ -187,9 +247,21 @@ _CHECKS: Final = {
     "on_outage": _policy,
     "max_connections": _count,
     "max_bytes": _count,
+    "encryption_keys": _keys,
+    "encryption_plain": _one_of(_PLAIN),
+    "compress_min_bytes": _count,
+    "compress_with": _one_of(_METHODS),
 }
 _OPTIONAL: Final = frozenset(
-    {"idle_timeout", "absolute_timeout", "owner_key", "anonymous_idle_timeout", "max_sessions_per_user"}
+    {
+        "idle_timeout",
+        "absolute_timeout",
+        "owner_key",
+        "anonymous_idle_timeout",
+        "max_sessions_per_user",
+        "encryption_keys",
+        "compress_min_bytes",
+    }
 )
 
 

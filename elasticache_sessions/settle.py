@@ -79,7 +79,7 @@ def settle(
             yield Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
         if token is None or attempt >= _EAGER_ATTEMPTS:
             entry = yield Read(key)
-            current, token = yield from _survivor(entry, handle, rules)
+            current, token = yield from _survivor(entry, session_id, rules)
             if current.header.revision == known.header.revision:
                 current = known  # nobody wrote since; only its token was not known
         if carry is not None and current is not known:
@@ -90,20 +90,21 @@ def settle(
         record, ttl = _stamped(decision, revision, rules, at_least)
         # Of two attempts that one of several nodes took each, the later one counts.
         at_least = record.header.generation + 1
+        value = _sized(record, session_id, rules)
         try:
-            reply: Stored | Conflict = yield Write(key, _sized(record, rules), ttl, token, exactly_once)
+            reply: Stored | Conflict = yield Write(key, value, ttl, token, exactly_once)
         except StoreUnavailable as error:
             if exactly_once and error.sent:
                 raise OutcomeUnknown(_UNKNOWN) from error
             if not (insist and error.sent):
                 raise
-            reply = yield Write(key, _sized(record, rules), ttl, token)
+            reply = yield Write(key, value, ttl, token)
         if isinstance(reply, Stored):
             return record, reply.token
-        applied = _applied(reply.entry, revision)
+        applied = _applied(reply.entry, revision, session_id, rules)
         if applied is not None:
             return applied
-        current, token = yield from _survivor(reply.entry, handle, rules)
+        current, token = yield from _survivor(reply.entry, session_id, rules)
         # Had an earlier sending been stored, it would be this generation; it shows among the last four, or it
         # is behind them.
         behind = current.header.generation - KEPT_REVISIONS >= record.header.generation
@@ -136,8 +137,8 @@ def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0)
     return Record(following(header, revision, at_least), decision.fields), ttl
 
 
-def _sized(record: Record, rules: Rules) -> bytes:
-    value = pack(record)
+def _sized(record: Record, session_id: str, rules: Rules) -> bytes:
+    value = pack(record, rules.seal(session_id))
     if len(value) > rules.max_bytes:
         raise ValueTooLarge(
             f"the session would take {len(value):,} bytes and may take {rules.max_bytes:,}. "
@@ -146,12 +147,14 @@ def _sized(record: Record, rules: Rules) -> bytes:
     return value
 
 
-def _applied(entry: Entry | None, revision: bytes) -> tuple[Record, bytes] | None:
+def _applied(
+    entry: Entry | None, revision: bytes, session_id: str, rules: Rules
+) -> tuple[Record, bytes] | None:
     """What `entry` holds if the write called `revision` is part of it: its reply was lost, not the write."""
     if entry is None:
         return None
     try:
-        record = unpack(entry.value)
+        record = unpack(entry.value, rules.seal(session_id))
     except DecodeError:
         return None
     return (record, entry.token) if includes(record.header, revision) else None
@@ -171,10 +174,11 @@ def insert(
     """
     revision = secrets.token_bytes(REVISION_BYTES)
     record, ttl = _stamped(Record(header, fields), revision, rules)
-    value, session_id, failed = _sized(record, rules), session_id or new_id(), set[str]()
+    session_id, failed = session_id or new_id(), set[str]()
     reply: Stored | Conflict | None = None
     while reply is None:
         try:
+            value = _sized(record, session_id, rules)
             reply = yield Write(rules.key(session_id), value, ttl, ABSENT)
         except StoreUnavailable:
             elsewhere = _id_elsewhere(session_id, failed, rules)
@@ -183,7 +187,7 @@ def insert(
             session_id = elsewhere
     if isinstance(reply, Stored):
         return Session(session_id, stored=record, token=reply.token)
-    applied = _applied(reply.entry, revision)
+    applied = _applied(reply.entry, revision, session_id, rules)
     if applied is None:  # 240 random bits do not collide: somebody answers what was not asked
         raise StoreUnavailable(
             "the store says that a new, random session id is taken. Check what answers at its address."
@@ -202,23 +206,23 @@ def _id_elsewhere(session_id: str, failed: set[str], rules: Rules) -> str | None
     return next((other for other in others if rules.node_of(rules.key(other)) not in failed), None)
 
 
-def living(entry: Entry | None, handle: str, rules: Rules) -> Flow[Record | None]:
-    """The record in `entry` if it is one and still lives."""
-    if entry is None:
-        return None
+def opened(entry: Entry, session_id: str, rules: Rules) -> Flow[Record | None]:
+    """The record in `entry`, whether it still lives or not; None: nobody can read it."""
     try:
-        record = unpack(entry.value)
+        return unpack(entry.value, rules.seal(session_id))
     except DecodeError as error:
-        yield Event("unreadable", handle, str(error))
+        yield Event("unreadable", handle_of(session_id), str(error))
         return None
-    if record.header.kind is not Kind.LIVE:
-        return None
-    end = end_of(record.header, rules)
-    return None if end and end <= rules.now() else record
 
 
-def _survivor(entry: Entry | None, handle: str, rules: Rules) -> Flow[tuple[Record, bytes]]:
-    record = yield from living(entry, handle, rules)
-    if record is None or entry is None:
+def lives(header: Header, rules: Rules) -> bool:
+    end = end_of(header, rules)
+    return header.kind is Kind.LIVE and not (end and end <= rules.now())
+
+
+def _survivor(entry: Entry | None, session_id: str, rules: Rules) -> Flow[tuple[Record, bytes]]:
+    record = None if entry is None else (yield from opened(entry, session_id, rules))
+    if record is None or entry is None or not lives(record.header, rules):
+        handle = handle_of(session_id)
         raise SessionEnded(f"session {handle} was ended, or got a new id, while this request was using it")
     return record, entry.token

@@ -29,6 +29,8 @@ OUTSIDERS = {
     "pymemcache",
     "botocore",
     "pytest",
+    "cryptography",
+    "zstandard",
 }
 MAY_IMPORT = {
     **{
@@ -46,6 +48,8 @@ ORDER = [
     "scalars",
     "codec",
     "fields",
+    "compressing",
+    "sealing",
     "record",
     "merging",
     "index",

@@ -14,11 +14,11 @@ from ..record import (
     KEPT_REVISIONS,
     REVISION,
     generation_of,
+    head,
     includes,
     is_alone,
     is_plainly_live,
     restamped,
-    unpack,
     was_alone,
 )
 from .base import ABSENT, Command, Conflict, Entry, Read, Replace, Reply, Stored, Write
@@ -144,7 +144,7 @@ def _includes(value: bytes, written: bytes) -> bool:
     """Whether what is there was made of what was `written`."""
     revision = written[REVISION]
     try:
-        header = unpack(value).header
+        header = head(value)
     except DecodeError:
         return value[REVISION] == revision
     return includes(header, revision)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..exceptions import StoreUnavailable
-from ..record import Kind, pack
+from ..record import Kind
 from .base import ABSENT, Read, Stored, Write
 from .memcached_asks import Ask, Flight, Left, Noticed
 from .memcached_nodes import Nodes, ranked
@@ -64,7 +64,7 @@ def bring(
         return True
     if not (yield from _frozen(key, there, ttl, version, now)):
         return True
-    value = source.entry.value if merged is None else pack(merged)
+    value = source.entry.value if merged is None else merged
     puts = [Ask(copy.node, Write(key, value, ttl, copy.token or ABSENT)) for copy in here if not copy.down]
     looks = [Ask(copy.node, Read(key)) for copy in there if copy in sources]
     if source in found:  # it is to be there still when the others take it

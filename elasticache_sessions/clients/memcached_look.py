@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..exceptions import StoreUnavailable
-from ..record import LASTING, Header, Kind, is_plainly_live, pack
+from ..record import LASTING, Header, Kind, is_plainly_live
 from .base import ABSENT, Entry, Read, Stored, Write
 from .memcached_asks import RENEW, Ask, Flight, Left, Noticed
 from .memcached_handover import MISSING, OUTDATED_VIEW, bring
@@ -90,7 +90,7 @@ def look(command: Read, view: View) -> Flight[Found]:
                 return Found(None, agrees=True, down=False)
         if winner.entry is None:
             continue
-        value = winner.entry.value if merged is None else pack(merged)
+        value = winner.entry.value if merged is None else merged
         bad = [copy for copy in copies if not copy.down and _is_worse(copy, winner, value, command)]
         token = Token(agreed=False, parts={copy.node: copy.token for copy in copies})
         if not is_sure and bad and token != seen:

@@ -9,7 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ..exceptions import DecodeError
-from ..record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, following, pack, unpack
+from ..record import (
+    KEPT_REVISIONS,
+    REVISION_BYTES,
+    Header,
+    Kind,
+    Record,
+    following,
+    head,
+    is_compressed,
+    pack,
+    unpack,
+)
+from ..sealing import Box
 from .base import ABSENT, Entry
 from .memcached_asks import DOWN, Down
 
@@ -66,7 +78,7 @@ class Copy:
     entry: Entry | None
     """None: it holds nothing."""
     down: bool = False
-    record: Record | None = None
+    header: Header | None = None
     """None: it holds nothing, or nothing that this version can read."""
 
     @classmethod
@@ -74,7 +86,7 @@ class Copy:
         if not isinstance(answer, Entry):
             return cls(node, None, answer is DOWN)
         try:
-            return cls(node, answer, record=unpack(answer.value))
+            return cls(node, answer, header=head(answer.value))
         except DecodeError:
             return cls(node, answer)
 
@@ -83,12 +95,16 @@ class Copy:
         return None if self.down else ABSENT if self.entry is None else self.entry.token
 
     @property
-    def header(self) -> Header | None:
-        return None if self.record is None else self.record.header
+    def kind(self) -> Kind | None:
+        return None if self.header is None else self.header.kind
 
     @property
-    def kind(self) -> Kind | None:
-        return None if self.record is None else self.record.header.kind
+    def fields(self) -> Mapping[str, bytes] | None:
+        """None where nobody can read them without a key."""
+        try:
+            return None if self.entry is None else unpack(self.entry.value).fields
+        except DecodeError:
+            return None
 
     @property
     def counts(self) -> bool:
@@ -99,10 +115,10 @@ class Copy:
         """Whether it was given away in a newer version of the nodes than this. Not if that was so long ago that everybody has
         heard of it: then the versions have begun anew, or are not counted any more.
         """
-        if self.counts or self.record is None:
+        if self.counts or self.header is None:
             return False
         try:
-            newer, moved_at = _MARK.unpack(self.record.fields.get(_MOVED, b""))
+            newer, moved_at = _MARK.unpack((self.fields or {}).get(_MOVED, b""))
         except struct.error:
             return False
         return bool(newer > version and now - moved_at < KNOWN_AFTER)
@@ -110,9 +126,7 @@ class Copy:
     @property
     def leaving(self) -> bytes | None:
         """What is on its way to another node."""
-        return (
-            None if self.kind is not Kind.LEAVING or self.record is None else self.record.fields.get(_CONTENT)
-        )
+        return None if self.kind is not Kind.LEAVING else (self.fields or {}).get(_CONTENT)
 
     def unpacked(self) -> Copy:
         """What is on its way to another node, or it itself."""
@@ -128,7 +142,7 @@ _CONTENT: Final = "content"
 
 def leaving(value: bytes, version: int, now: int) -> bytes:
     """What takes the place of `value` while it goes where the nodes of `version` have it. `now`: seconds since 1970."""
-    header = replace(unpack(value).header, kind=Kind.LEAVING)
+    header = replace(head(value), kind=Kind.LEAVING)
     return pack(Record(header, {_MOVED: _MARK.pack(version, now), _CONTENT: value}))
 
 
@@ -142,7 +156,7 @@ class Verdict(NamedTuple):
 
     winner: Copy | None
     """None: there is none."""
-    merged: Record | None = None
+    merged: bytes | None = None
     """What is to be stored in place of all, where it is none of them."""
     is_sure: bool = True
     """Whether the others may be replaced by it whatever has happened since they were read, if only they are still the same.
@@ -186,12 +200,19 @@ def _against(verdict: Verdict, copy: Copy) -> Verdict:
     return Verdict(best, _union(best, copy), is_sure=False)
 
 
-def _union(one: Copy, other: Copy) -> Record:
-    """Both, as there is no telling from where they parted: the fields of either, and of two values the first one's.
+def _union(one: Copy, other: Copy) -> bytes | None:
+    """Both, as there is no telling from where they parted: the fields of either, and of two values the first one's. None
+    where they are encrypted: nobody here has the key, so the first one counts, whole.
 
     Not among its revisions is the other's: should its writer still be at work, it must not take its change for done.
     """
-    assert one.record is not None
-    assert other.record is not None
-    header = following(one.record.header, secrets.token_bytes(REVISION_BYTES))
-    return Record(header, {**other.record.fields, **one.record.fields})
+    fields, others = one.fields, other.fields
+    if one.header is None or one.entry is None or other.entry is None or fields is None or others is None:
+        return None
+    header = following(one.header, secrets.token_bytes(REVISION_BYTES))
+    compressed = is_compressed(one.entry.value) or is_compressed(other.entry.value)
+    return pack(Record(header, {**others, **fields}), _COMPRESSED if compressed else None)
+
+
+# For what might be too large for a node otherwise.
+_COMPRESSED: Final = Box(compress_from=0).of_owner(b"", "")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..exceptions import DecodeError
-from ..record import Kind, unpack
+from ..record import Kind, head
 from .base import (
     ABSENT,
     Command,
@@ -102,7 +102,7 @@ class MemoryClient:
         if entry is None or command.touch is None or entry.ttl_left is None:
             return entry
         try:
-            header = unpack(entry.value).header
+            header = head(entry.value)
         except DecodeError:
             return entry
         if header.kind is not Kind.LIVE:
