@@ -11,7 +11,8 @@ from ..session import logger
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
 from .breaker import Breakers
-from .redis_cluster import AsyncRedisClusterClient, RedisClusterClient
+from .redis_cluster import RedisClusterClient
+from .redis_cluster_async import AsyncRedisClusterClient
 from .redis_driver import Driver
 from .redis_tokens import tokens
 from .redis_transport import AsyncRedisClient, RedisClient

@@ -7,15 +7,18 @@ repeats it knows.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
 from ..limit import Timeouts, running
-from .base import Command, Reply
+from .base import Command, Glance, Look, Reply
 from .breaker import Breakers
 from .redis_driver import Driver, Redirected, Refused
-from .redis_wire import Request, exchange
+from .redis_survey import glances
+from .redis_wire import Refusal, Request, exchange
 
 _MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
 
@@ -26,21 +29,78 @@ def ask(pool: Any, driver: Driver, request: Request, *, asking: bool = False) ->
     Raises:
         StoreUnavailable, Redirected
     """
-    with driver.translated(sent=False):
-        connection = pool.get_connection(*driver.pool_args)
     try:
-        with driver.translated():
+        with _lent(pool, driver) as connection:
             if asking:
                 connection.send_command("ASKING")
                 connection.read_response()
             connection.send_command(*request.args)
-            reply = connection.read_response()
-        if not request.fits(reply):
-            raise StoreUnavailable(_MISFIT, retry=True)
-        return reply
+            return _fitting(connection.read_response(), request)
     except Refused as refused:
         return refused.refusal
-    except Redirected:
+
+
+def ask_all(pool: Any, driver: Driver, requests: Sequence[Request]) -> list[object]:
+    """Send all of `requests` on one connection, before any reply is waited for. What the server answered to each, that it
+    is served elsewhere (`Redirected`) among it.
+
+    Raises:
+        StoreUnavailable
+    """
+    answers: list[object] = []
+    with _lent(pool, driver) as connection:
+        connection.send_packed_command(_packed(connection, requests))
+        for request in requests:
+            try:
+                with driver.translated():
+                    reply = connection.read_response()
+            except (Refused, Redirected) as said:
+                answers.append(_answer_in(said))
+            else:
+                answers.append(_fitting(reply, request))
+    return answers
+
+
+async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
+    """`ask`, for asyncio."""
+    try:
+        async with _lent_async(pool, driver) as connection:
+            if asking:
+                await connection.send_command("ASKING")
+                await connection.read_response()
+            with _heeding_cancellation():
+                await connection.send_command(*request.args)
+            return _fitting(await connection.read_response(), request)
+    except Refused as refused:
+        return refused.refusal
+
+
+async def ask_all_async(pool: Any, driver: Driver, requests: Sequence[Request]) -> list[object]:
+    """`ask_all`, for asyncio."""
+    answers: list[object] = []
+    async with _lent_async(pool, driver) as connection:
+        with _heeding_cancellation():
+            await connection.send_packed_command(_packed(connection, requests))
+        for request in requests:
+            try:
+                with driver.translated():
+                    reply = await connection.read_response()
+            except (Refused, Redirected) as said:
+                answers.append(_answer_in(said))
+            else:
+                answers.append(_fitting(reply, request))
+    return answers
+
+
+@contextmanager
+def _lent(pool: Any, driver: Driver) -> Iterator[Any]:
+    """A connection for one exchange."""
+    with driver.translated(sent=False):
+        connection = pool.get_connection(*driver.pool_args)
+    try:
+        with driver.translated():
+            yield connection
+    except (Refused, Redirected):
         raise
     except BaseException:
         # A timeout, a greenlet killed in between, a primary that became a replica: what comes next on this
@@ -51,29 +111,16 @@ def ask(pool: Any, driver: Driver, request: Request, *, asking: bool = False) ->
         pool.release(connection)
 
 
-async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
-    """`ask`, for asyncio."""
-    task = asyncio.current_task()
+@asynccontextmanager
+async def _lent_async(pool: Any, driver: Driver) -> AsyncIterator[Any]:
+    """`_lent`, for asyncio."""
     with driver.translated(sent=False):
         connection = await pool.get_connection(*driver.pool_args)
     try:
         with driver.translated():
             async with asyncio.timeout(running().need()):
-                cancelled = 0 if task is None else task.cancelling()
-                if asking:
-                    await connection.send_command("ASKING")
-                    await connection.read_response()
-                await connection.send_command(*request.args)
-                if task is not None and task.cancelling() > cancelled:
-                    # Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it.
-                    raise asyncio.CancelledError
-                reply = await connection.read_response()
-        if not request.fits(reply):
-            raise StoreUnavailable(_MISFIT, retry=True)
-        return reply
-    except Refused as refused:
-        return refused.refusal
-    except Redirected:
+                yield connection
+    except (Refused, Redirected):
         raise
     except BaseException:
         # As above; a cancelled task must not wait for a polite end of the connection.
@@ -81,6 +128,31 @@ async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool
         raise
     finally:
         await pool.release(connection)
+
+
+@contextmanager
+def _heeding_cancellation() -> Iterator[None]:
+    """Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it."""
+    task = asyncio.current_task()
+    cancelled = 0 if task is None else task.cancelling()
+    yield
+    if task is not None and task.cancelling() > cancelled:
+        raise asyncio.CancelledError
+
+
+def _packed(connection: Any, requests: Sequence[Request]) -> list[bytes]:
+    """As one piece, so that it is sent as one."""
+    return [b"".join(connection.pack_commands([request.args for request in requests]))]
+
+
+def _answer_in(said: Refused | Redirected) -> Refusal | Redirected:
+    return said.refusal if isinstance(said, Refused) else said
+
+
+def _fitting(reply: object, request: Request) -> object:
+    if not request.fits(reply):
+        raise StoreUnavailable(_MISFIT, retry=True)
+    return reply
 
 
 class _OneEndpoint:
@@ -107,6 +179,14 @@ class RedisClient(_OneEndpoint):
         except Redirected as redirected:
             raise _clustered(redirected) from None
 
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        with self._timeouts.limited():
+            return drive(glances(question), self._send_all)
+
+    def _send_all(self, requests: Sequence[Request]) -> list[object]:
+        with self._breakers.of(_THE_STORE):
+            return _here(ask_all(self._pool, self._driver, requests))
+
     def close(self) -> None:
         self._pool.disconnect()
 
@@ -125,11 +205,27 @@ class AsyncRedisClient(_OneEndpoint):
         except Redirected as redirected:
             raise _clustered(redirected) from None
 
+    async def look(self, question: Look) -> tuple[Glance | None, ...]:
+        with self._timeouts.limited():
+            return await drive_async(glances(question), self._send_all)
+
+    async def _send_all(self, requests: Sequence[Request]) -> list[object]:
+        with self._breakers.of(_THE_STORE):
+            return _here(await ask_all_async(self._pool, self._driver, requests))
+
     async def aclose(self) -> None:
         await self._pool.disconnect()
 
 
 _THE_STORE: Final = "the store"
+
+
+def _here(answers: list[object]) -> list[object]:
+    """`answers`, none of which may be that another node has the key."""
+    for answer in answers:
+        if isinstance(answer, Redirected):
+            raise _clustered(answer)
+    return answers
 
 
 def _clustered(redirected: Redirected) -> StoreUnavailable:

@@ -20,7 +20,19 @@ from ..exceptions import StoreUnavailable
 from ..record import FORMAT, HEADER_BYTES, REVISION, Kind
 from .base import Command, Conflict, Entry, Replace, Reply, Stored, Write
 
-_READ_AND_SLIDE: Final = f"""
+
+class Script:
+    """A Lua script and its name."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # Redis names scripts by their SHA-1; nothing secret hangs on it.
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+_READ_AND_SLIDE: Final = Script(f"""
 local value = redis.call('GETEX', KEYS[1])
 if not value then return false end
 local left = redis.call('PTTL', KEYS[1])
@@ -36,10 +48,10 @@ then
   end
 end
 return {{value, left}}
-"""
+""")
 
 # GETEX comes last: once a script has done what counts as a write, the server lets it write on when it is out of memory.
-_WRITE_IF: Final = f"""
+_WRITE_IF: Final = Script(f"""
 local value = redis.call('GET', KEYS[1])
 local token = ARGV[3]
 if (token == '' and not value) or
@@ -48,7 +60,7 @@ if (token == '' and not value) or
   return 1
 end
 return redis.call('GETEX', KEYS[1])
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +79,11 @@ class Refusal(Enum):
     WRONG_TYPE = "the key holds something that is no string"
 
 
-def _sha(script: str) -> str:
-    # Redis names scripts by their SHA-1; nothing secret hangs on it.
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-_READ_SHA: Final = _sha(_READ_AND_SLIDE)
-_WRITE_SHA: Final = _sha(_WRITE_IF)
-
-
 def _is_value(reply: object) -> bool:
     return reply is None or type(reply) is bytes
 
 
-def _is_value_and_ttl(reply: object) -> bool:
+def is_value_and_ttl(reply: object) -> bool:
     return reply is None or (
         type(reply) is list and len(reply) == 2 and type(reply[0]) is bytes and type(reply[1]) is int
     )
@@ -94,12 +97,13 @@ def _is_ok_or_none(reply: object) -> bool:
     return reply is None or reply is True or reply == b"OK"
 
 
-def _evalsha(
-    sha: str, script: str, key: bytes, fits: Callable[[object], bool], *args: object
+def evalsha(
+    script: Script, key: bytes, fits: Callable[[object], bool], *args: object
 ) -> Generator[Request, Any, Any]:
-    reply = yield Request(key, ("EVALSHA", sha, 1, key, *args), fits)
+    """Have `script` run on `key`. One request; two where the server does not know the script."""
+    reply = yield Request(key, ("EVALSHA", script.sha, 1, key, *args), fits)
     if reply is Refusal.NO_SCRIPT:
-        reply = yield Request(key, ("EVAL", script, 1, key, *args), fits)
+        reply = yield Request(key, ("EVAL", script.text, 1, key, *args), fits)
     if reply is Refusal.NO_SCRIPT:
         raise StoreUnavailable(
             "the server does not know a script that it was sent. Check what answers there."
@@ -114,8 +118,8 @@ def exchange(command: Command) -> Generator[Request, Any, Reply]:
         args = ("SET", key, command.value, "EX", command.ttl, "XX")
         return (yield Request(key, args, _is_ok_or_none)) is not None
     if isinstance(command, Write):
-        reply = yield from _evalsha(
-            _WRITE_SHA, _WRITE_IF, key, _is_one_or_value, command.value, command.ttl, command.token
+        reply = yield from evalsha(
+            _WRITE_IF, key, _is_one_or_value, command.value, command.ttl, command.token
         )
         if reply == 1:
             return Stored(command.value[REVISION])
@@ -123,9 +127,7 @@ def exchange(command: Command) -> Generator[Request, Any, Reply]:
     if command.touch is None:
         reply = yield Request(key, ("GETEX", key), _is_value)
     else:
-        reply = yield from _evalsha(
-            _READ_SHA, _READ_AND_SLIDE, key, _is_value_and_ttl, command.touch, command.now
-        )
+        reply = yield from evalsha(_READ_AND_SLIDE, key, is_value_and_ttl, command.touch, command.now)
     return None if reply is None else _entry(*reply) if type(reply) is list else _entry(reply)
 
 
