@@ -87,6 +87,7 @@ ORDER = [
     "clients.memcached_handover",
     "clients.memcached_look",
     "clients.memcached_copies",
+    "clients.memcached_survey",
     "clients.memcached_pool",
     "clients.rounds",
     "clients.memcached_listing",

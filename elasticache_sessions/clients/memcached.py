@@ -16,13 +16,14 @@ from ..exceptions import MissingExtra, StoreUnavailable
 from ..limit import Timeouts, running
 from ..settings import Settings
 from . import memcached_discovery
-from .base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write, unheard
+from .base import ABSENT, Command, Conflict, Entry, Glance, Look, Read, Reply, Stored, Write, unheard
 from .breaker import Breakers
 from .memcached_async import AsyncMemcachedClient
 from .memcached_group import Fixed, GroupClient, Source, group_of
 from .memcached_listing import name_of, place_of
 from .memcached_nodes import ranked
 from .memcached_pool import Pool
+from .memcached_survey import grouped
 from .tls import context
 
 if TYPE_CHECKING:
@@ -136,6 +137,21 @@ class MemcachedClient:
             self._pools[node].connection() as connection,
         ):
             return _answer(connection, command)
+
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        with self.timeouts.limited():
+            return self.ask_for(question)
+
+    def ask_for(self, question: Look) -> tuple[Glance | None, ...]:
+        """As `look`, within the running operation: one flight to each node, for so many keys."""
+        found: dict[bytes, Glance | None] = {}
+        for node, keys in grouped(question.keys, lambda key: [self.node_of(key)]):
+            with (
+                self._breakers.of(f"the Memcached node {node}"),
+                self._pools[node].connection() as connection,
+            ):
+                found.update(zip(keys, connection.look(keys), strict=True))
+        return tuple(found[key] for key in question.keys)
 
     def close(self) -> None:
         for pool in self._pools.values():

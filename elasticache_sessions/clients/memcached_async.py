@@ -8,11 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..exceptions import StoreUnavailable
 from ..limit import Timeouts, exhausted, running
-from .base import Command, Reply
+from .base import Command, Glance, Look, Reply
+from .memcached_survey import grouped
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 
 class Threaded(Protocol):
@@ -31,6 +35,9 @@ class Threaded(Protocol):
 
     def ask(self, command: Command) -> Reply:
         """As `CacheClient.perform`, within the running operation."""
+
+    def ask_for(self, question: Look) -> tuple[Glance | None, ...]:
+        """As `CacheClient.look`, within the running operation."""
 
     def close(self) -> None: ...
 
@@ -62,10 +69,18 @@ class AsyncMemcachedClient:
 
     async def perform(self, command: Command) -> Reply:
         with self.client.timeouts.limited():
-            return await self._ask(command)
+            return await self._done(self.client.place_of(command.key), self.client.ask, command)
 
-    async def _ask(self, command: Command) -> Reply:
-        place = self.client.place_of(command.key)
+    async def look(self, question: Look) -> tuple[Glance | None, ...]:
+        found: dict[bytes, Glance | None] = {}
+        with self.client.timeouts.limited():
+            for place, keys in grouped(question.keys, lambda key: [self.client.place_of(key)]):
+                some = Look(tuple(keys))
+                found.update(zip(keys, await self._done(place, self.client.ask_for, some), strict=True))
+        return tuple(found[key] for key in question.keys)
+
+    async def _done(self, place: str, ask: Callable[[Q], R], question: Q) -> R:
+        """What `ask` says, in one of the threads of that place."""
         places = self._places.get(place)
         if places is None:
             places = self._places[place] = asyncio.Semaphore(self._most)
@@ -76,7 +91,7 @@ class AsyncMemcachedClient:
             raise exhausted() from None
         loop = asyncio.get_running_loop()
 
-        def vacate(_: Future[Reply]) -> None:
+        def vacate(_: Future[R]) -> None:
             with suppress(RuntimeError):  # the event loop has ended meanwhile
                 loop.call_soon_threadsafe(places.release)
 
@@ -85,7 +100,7 @@ class AsyncMemcachedClient:
             self._leave_others()
             threads = self._threads[place] = ThreadPoolExecutor(self._most, "elasticache-sessions")
         try:
-            job = threads.submit(copy_context().run, self.client.ask, command)
+            job = threads.submit(copy_context().run, ask, question)
         except RuntimeError as error:  # no thread to be had; what was queued is not to be done later
             threads.shutdown(wait=False, cancel_futures=True)
             self._threads.pop(place, None)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from pymemcache.client.base import Client
+from pymemcache.client.base import Client, _readline, _readvalue
 from pymemcache.exceptions import (
     MemcacheError,
     MemcacheServerError,
@@ -25,7 +25,8 @@ from pymemcache.exceptions import (
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import TimeIsUp, running
-from .base import ABSENT, Command, Entry, Read, Write
+from ..record import HEADER_BYTES
+from .base import ABSENT, Command, Entry, Glance, Read, Write
 from .memcached_asks import Left
 from .network import open_socket
 from .tls import advice, is_about
@@ -35,6 +36,7 @@ _VALUE: Final = re.compile(rb"VALUE (\S+) \d+ (\d+) (\d+)")
 _STORED_BYTES: Final[dict[bool | None, int]] = {True: len("STORED\r\n"), False: len("NOT_STORED\r\n")}
 _SWAPPED_BYTES: Final = {True: len("STORED\r\n"), False: len("EXISTS\r\n"), None: len("NOT_FOUND\r\n")}
 _END_BYTES: Final = len("END\r\n")
+_GLANCE: Final = re.compile(rb"VA (\d+) k(\S+) t(-1|\d{1,10})")
 _LEFT: Final = re.compile(rb"HD t(-1|\d{1,10})")
 
 # Longer than this, Memcached takes a TTL for a time.
@@ -103,6 +105,35 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
             said = reply()
         self._has_answered = True
         return said
+
+    def look(self, keys: Sequence[bytes]) -> list[Glance | None]:
+        """Ask for all of them before any reply is waited for. Values come whole, and are let go one by one."""
+        with self._translated():
+            for key in keys:
+                self.check_key(key, b"")
+            if not self.sock.is_quiet():
+                raise MemcacheUnknownError("something before the reply")
+            self.sock.sendall(b"".join(b"mg %b v k t\r\n" % key for key in keys))
+            found, rest = [], b""
+            for key in keys:
+                glance, rest = self._glance(key, rest)
+                found.append(glance)
+            if rest:
+                raise MemcacheUnknownError("more than the reply")
+        self._has_answered = True
+        return found
+
+    def _glance(self, key: bytes, received: bytes) -> tuple[Glance | None, bytes]:
+        """Of `key`, and what has been received of the next reply."""
+        rest, line = _readline(self.sock, received)
+        self._raise_errors(line, b"mg")
+        if line == b"EN":
+            return None, rest
+        match = _GLANCE.fullmatch(line)
+        if match is None or match[2] != key:
+            raise MemcacheUnknownError(line[:32])
+        rest, value = _readvalue(self.sock, rest, int(match[1]))
+        return Glance(value[:HEADER_BYTES], None if match[3] == b"-1" else int(match[3])), rest
 
     def _words(self, command: Command | Left, now: int) -> tuple[bytes, Callable[[], Any]]:
         """A question as it is on the wire, byte by byte as pymemcache asks it, and what has pymemcache ask it."""

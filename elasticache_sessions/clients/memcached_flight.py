@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import StoreUnavailable
 from ..limit import running
-from .base import Conflict, Replace, Stored, Write
+from .base import Conflict, Glance, Replace, Stored, Write
 from .breaker import Breaker, Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask
 from .memcached_pool import Pool
@@ -67,6 +67,11 @@ class Flights:
             time.sleep(pause)
             self._ask(course)
         return [course.answers[ask.node] for ask in asks]
+
+    def look(self, node: str, keys: Sequence[bytes]) -> list[Glance | None]:
+        """What one node holds of `keys`. Raises StoreUnavailable."""
+        with self._breaker(node), self._pool_of(node).connection() as connection:
+            return connection.look(keys)
 
     def _breaker(self, node: str) -> Breaker:
         return self._breakers.of(f"the Memcached node {node}")

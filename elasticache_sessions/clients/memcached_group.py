@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,7 +15,7 @@ from ..drive import drive
 from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import Timeouts, running
 from ..session import logger
-from .base import ABSENT, Command, Reply, Write, unheard
+from .base import ABSENT, Command, Glance, Look, Reply, Write, unheard
 from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
 from .memcached_copies import perform
@@ -23,6 +24,7 @@ from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST
 from .memcached_look import View
 from .memcached_nodes import Nodes
 from .memcached_pool import Pool
+from .memcached_survey import alike, glance, grouped
 from .memcached_views import KNOWN_AFTER
 
 if TYPE_CHECKING:
@@ -139,10 +141,40 @@ class GroupClient:
                 f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
             ) from error
 
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        with self.timeouts.limited():
+            return self.ask_for(question)
+
+    def ask_for(self, question: Look) -> tuple[Glance | None, ...]:
+        """As `look`, within the running operation. One flight to each node, for so many keys; and two more for each key of
+        which its nodes do not hold the same, or nothing.
+        """
+        nodes = self._source.nodes
+        self._close_others(nodes)
+        seen: dict[tuple[str, bytes], Glance | None] = {}
+
+        def owners(key: bytes) -> Sequence[str]:
+            return nodes.owners(key, self._copies)
+
+        for node, keys in grouped(question.keys, owners):
+            with suppress(StoreUnavailable), running().half():  # then its keys are read, one by one
+                seen.update(zip([(node, key) for key in keys], self._flights.look(node, keys), strict=True))
+
+        def found(key: bytes) -> Glance | None:
+            same = alike([seen.get((node, key)) for node in owners(key)])
+            if same is not None:
+                return same
+            view = self._view(nodes)
+            return drive(glance(key, view), partial(self._answer, view, set()))
+
+        return tuple([found(key) for key in question.keys])
+
+    def _view(self, nodes: Nodes) -> View:
+        is_recent = time.monotonic() < self._source.changed + KNOWN_AFTER
+        return View(nodes, self._copies, is_recent, int(time.time()))
+
     def _ask(self, command: Command, nodes: Nodes) -> Reply:
-        view = View(
-            nodes, self._copies, time.monotonic() < self._source.changed + KNOWN_AFTER, int(time.time())
-        )
+        view = self._view(nodes)
         answer = partial(self._answer, view, set())
         if isinstance(command, Write) and command.token == ABSENT and len(nodes.current) > self._copies:
             # What is new may be put on other nodes if these fail (`settle.insert`).
