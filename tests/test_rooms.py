@@ -74,6 +74,7 @@ ORDER = [
     "clients.aws",
     "clients.redis_wire",
     "clients.redis_survey",
+    "clients.redis_search",
     "clients.redis_driver",
     "clients.redis_tokens",
     "clients.redis_transport",

@@ -127,7 +127,7 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         """Of `key`, and what has been received of the next reply."""
         rest, line = _readline(self.sock, received)
         self._raise_errors(line, b"mg")
-        if line == b"EN":
+        if line in (b"EN", b"EN k%b" % key):  # newer ones name the key
             return None, rest
         match = _GLANCE.fullmatch(line)
         if match is None or match[2] != key:

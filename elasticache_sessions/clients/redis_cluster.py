@@ -18,10 +18,11 @@ from typing import Any, Final
 from ..drive import drive
 from ..exceptions import StoreUnavailable
 from ..limit import EachWait, Timeouts, running
-from .base import Command, Glance, Look, Reply
+from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breakers
 from .redis_driver import Driver, Redirected
-from .redis_survey import glances
+from .redis_search import Mark, is_map_of, mark_of, probes_of, search
+from .redis_survey import Flights, glances
 from .redis_transport import ask, ask_all
 from .redis_wire import Request, exchange
 
@@ -45,6 +46,26 @@ def by_node(
         node = node_of(request)
         found.setdefault(node.name, (node, []))[1].append(request)
     return list(found.values())
+
+
+def search_cluster(question: Scan, cluster: Any) -> Flights[Page]:
+    """`redis_search.search` by a driver's map of slots."""
+    served = cluster.nodes_manager.slots_cache
+
+    def probes() -> tuple[bytes, ...]:
+        nodes = frozenset(nodes[0].name for nodes in served.values())
+        return probes_of(question.prefix, nodes, lambda key: served[cluster.keyslot(key)][0].name)
+
+    mark = mark_of(question) or Mark.first(probes())
+    return search(question.prefix, mark, probes, lambda slots: is_map_of(slots, served))
+
+
+def not_elsewhere(answers: list[object]) -> list[object]:
+    """`answers`, unless one of them is that another node has the slot."""
+    for answer in answers:
+        if isinstance(answer, Redirected):
+            raise answer
+    return answers
 
 
 def name_of(node: Any) -> str:
@@ -98,6 +119,17 @@ class RedisClusterClient:
                     return ask(pool, self._driver, request)
             except Redirected as to:
                 return self._follow(to, request)
+
+    def scan(self, question: Scan) -> Page:
+        with self._timeouts.limited():
+            self._connected()
+            with self._learning():
+                return drive(search_cluster(question, self._cluster), self._send_together)
+
+    def _send_together(self, requests: Sequence[Request]) -> list[object]:
+        """To the node of the first one, which must be that of the others, in one flight."""
+        with self._pool(self._node_of(requests[0])) as pool:
+            return not_elsewhere(ask_all(pool, self._driver, requests))
 
     def _send_all(self, requests: Sequence[Request]) -> list[object]:
         """To each node what is for it, in one flight each."""

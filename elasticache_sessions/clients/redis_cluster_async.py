@@ -10,9 +10,18 @@ from typing import Any
 from ..drive import drive_async
 from ..exceptions import StoreUnavailable
 from ..limit import EachWait, Timeouts, exhausted, running
-from .base import Command, Glance, Look, Reply
+from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breakers
-from .redis_cluster import NO_NODE, THE_ENDPOINT, Turns, by_node, may_be_elsewhere, name_of
+from .redis_cluster import (
+    NO_NODE,
+    THE_ENDPOINT,
+    Turns,
+    by_node,
+    may_be_elsewhere,
+    name_of,
+    not_elsewhere,
+    search_cluster,
+)
 from .redis_driver import Driver, Redirected
 from .redis_survey import glances
 from .redis_transport import ask_all_async, ask_async
@@ -50,6 +59,17 @@ class AsyncRedisClusterClient:
                     return await ask_async(pool, self._driver, request)
             except Redirected as to:
                 return await self._follow(to, request)
+
+    async def scan(self, question: Scan) -> Page:
+        with self._timeouts.limited():
+            await self._connected()
+            with self._learning():
+                return await drive_async(search_cluster(question, self._cluster), self._send_together)
+
+    async def _send_together(self, requests: Sequence[Request]) -> list[object]:
+        """To the node of the first one, which must be that of the others, in one flight."""
+        with self._pool(self._node_of(requests[0])) as pool:
+            return not_elsewhere(await ask_all_async(pool, self._driver, requests))
 
     async def _send_all(self, requests: Sequence[Request]) -> list[object]:
         """As `RedisClusterClient._send_all`."""

@@ -14,10 +14,11 @@ from typing import Any, Final
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
 from ..limit import Timeouts, running
-from .base import Command, Glance, Look, Reply
+from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breakers
 from .redis_driver import Driver, Redirected, Refused
-from .redis_survey import glances
+from .redis_search import Mark, mark_of, search
+from .redis_survey import Flights, glances
 from .redis_wire import Refusal, Request, exchange
 
 _MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
@@ -164,6 +165,12 @@ class _OneEndpoint:
         self._pool, self._driver = client.connection_pool, driver
         self._timeouts, self._breakers = timeouts, breakers
 
+    def _search(self, question: Scan) -> Flights[Page]:
+        def probes() -> tuple[bytes, ...]:
+            return (question.prefix,)
+
+        return search(question.prefix, mark_of(question) or Mark.first(probes()), probes)
+
 
 class RedisClient(_OneEndpoint):
     """One endpoint, for threads and greenlets."""
@@ -182,6 +189,10 @@ class RedisClient(_OneEndpoint):
     def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self._timeouts.limited():
             return drive(glances(question), self._send_all)
+
+    def scan(self, question: Scan) -> Page:
+        with self._timeouts.limited():
+            return drive(self._search(question), self._send_all)
 
     def _send_all(self, requests: Sequence[Request]) -> list[object]:
         with self._breakers.of(_THE_STORE):
@@ -208,6 +219,10 @@ class AsyncRedisClient(_OneEndpoint):
     async def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self._timeouts.limited():
             return await drive_async(glances(question), self._send_all)
+
+    async def scan(self, question: Scan) -> Page:
+        with self._timeouts.limited():
+            return await drive_async(self._search(question), self._send_all)
 
     async def _send_all(self, requests: Sequence[Request]) -> list[object]:
         with self._breakers.of(_THE_STORE):

@@ -72,6 +72,7 @@ class Link:
         self._client_waits = False
         self._selector = selectors.DefaultSelector()
         self._servers: dict[int, _Server] = {}
+        self._held: deque[tuple[_Server, Command, bytes]] = deque()
         try:
             self._server(door)
         except OSError:
@@ -122,7 +123,6 @@ class Link:
         except BlockingIOError:
             return True
         self._requests += data
-        passed: dict[_Server, bytearray] = {}
         open_ = bool(data)
         while self._requests:
             try:
@@ -140,11 +140,23 @@ class Link:
                 open_ = False
                 break
             server = self._server(self._proxy.upstream_of(command, self._door))
-            server.asked.append(command)
-            passed.setdefault(server, bytearray()).extend(raw)
-        for server, said in passed.items():
-            server.socket.sendall(said)
+            self._held.append((server, command, raw))
+        self._pass_on()
         return open_
+
+    def _pass_on(self) -> None:
+        """What one server is asked at a time: the client is to have the replies in the order of its commands."""
+        said = bytearray()
+        while self._held:
+            server, command, raw = self._held[0]
+            if any(other.asked for other in self._servers.values() if other is not server):
+                break
+            self._held.popleft()
+            server.asked.append(command)
+            said += raw
+            if not self._held or self._held[0][0] is not server:
+                server.socket.sendall(said)
+                said.clear()
 
     def _from_server(self, server: _Server) -> bool:
         try:
@@ -181,8 +193,11 @@ class Link:
             if self._proxy.delay:
                 self._proxy.closing.wait(self._proxy.delay)
             self._proxy.flowing.wait()
-            self._client_waits = bool(self._requests) or any(each.asked for each in self._servers.values())
+            self._client_waits = bool(self._requests or self._held) or any(
+                each.asked for each in self._servers.values()
+            )
             self._deliver(delivered)
+            self._pass_on()
         return open_
 
     def _deliver(self, data: bytearray) -> None:
