@@ -27,7 +27,7 @@ from .session import (
     Rules,
     Session,
 )
-from .settle import Flow, buried, settle
+from .settle import Event, Flow, buried, settle
 
 # The most that anybody is signed in with, whatever the rules say: a list is one value in the store.
 _MOST: Final = 2_000
@@ -97,16 +97,39 @@ def withdraw(owner: bytes, handles: Collection[str], rules: Rules) -> Flow[None]
     yield from change(owner, decide, rules)
 
 
-def look_after(session: Session, rules: Rules) -> Flow[bool]:
-    """See that a session which is signed in is on its owner's list. Returns False where it is to end: all sessions were
-    ended, and it escaped that, as the store had lost the list that it was on.
+def to_be_looked_after(header: Header, rules: Rules) -> Header:
+    """`header` as it is written; where that says another hour than before, `look_after` is to follow."""
+    if not header.owned:
+        return header
+    hour = max(0, rules.now() - header.authenticated_at) // 3600
+    return replace(header, looked_after=hour % 16)
+
+
+def look_after(session: Session, rules: Rules) -> Flow[None]:
+    """See that a session which is signed in is on its owner's list: the store may have lost that.
+
+    Raises:
+        SessionEnded: all sessions of its owner were ended, and it escaped that, as it was not listed. Now it has ended.
     """
+    try:
+        escaped = yield from _put_back(session, rules)
+        if escaped:
+            handle = session.handle or ""
+            yield from settle(session, buried, rules)
+            yield Event("ended", handle, "signed_out")
+            raise SessionEnded(f"session {handle} was signed out together with all others of its owner")
+    except StoreUnavailable:
+        return  # in an hour, then
+
+
+def _put_back(session: Session, rules: Rules) -> Flow[bool]:
+    """Returns whether it may not be put back."""
     header, handle = owned_header(session), session.handle or ""
     found = yield from read(header.owner, rules)
     if handle in found.listed:
-        return True
-    if has_escaped(session, found):
         return False
+    if has_escaped(session, found):
+        return True
     yield index_lost(header.owner)
 
     def decide(now: OwnerList) -> Flow[Next]:
@@ -115,7 +138,7 @@ def look_after(session: Session, rules: Rules) -> Flow[bool]:
         return Next({**now.listed, handle: entry}, is_lost=True)
 
     yield from change(header.owner, decide, rules)
-    return True
+    return False
 
 
 def has_escaped(session: Session, found: OwnerList) -> bool:

@@ -14,81 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from . import enrolment
-from .clients.base import Entry, Read, slides_to
-from .exceptions import DecodeError, SessionEnded, ValueTooLarge
+from .exceptions import DecodeError, SessionEnded
 from .fields import Fields
 from .merging import merge_into
+from .reading import load, look
 from .record import Header, Kind, Record
-from .session import Rules, Session, as_id, fixed_end_of, handle_of, ttl_of, with_wishes
-from .settle import Event, Flow, buried, insert, lives, opened, settle
+from .session import Rules, Session, with_wishes
+from .settle import Event, Flow, buried, insert, settle
+
+__all__ = ["apply", "commit", "cycle", "end", "end_id", "load", "look", "save"]
 
 T = TypeVar("T")
-
-
-# Reading.
-
-
-def load(session_id: object, rules: Rules) -> Flow[Session | None]:
-    """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
-    at most.
-    """
-    found = yield from look(session_id, rules)
-    return found if isinstance(found, Session) else None
-
-
-def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "unreadable"] | None]:
-    """As `load`, but says where something is that is no session (any more): "ended", the tombstone of one that was ended,
-    or got another id, not long ago; or "unreadable".
-    """
-    if (session_id := as_id(session_id)) is None:
-        return None
-    touch = rules.idle_timeout if rules.sliding else None
-    entry: Entry | None = yield Read(rules.key(session_id), touch, rules.now())
-    if entry is None:
-        # Unknown, idle for too long, or evicted where the store needed room: nobody can tell them apart.
-        yield Event("missing", handle_of(session_id))
-        return None
-    record = yield from opened(entry, session_id, rules)
-    if record is None:
-        return "unreadable"
-    if not lives(record.header, rules):
-        return "ended" if record.header.kind is Kind.TOMBSTONE else None
-    token: bytes | None = entry.token
-    if touch is not None and _slides_by_a_write(record.header, rules):
-        try:
-            record, token = yield from _slide(session_id, record, token, rules)
-        except SessionEnded:
-            return "ended"
-        except ValueTooLarge:
-            pass  # the limit is lower than it was: read as ever, it just does not slide
-    session = Session(session_id, rules.fields(record.fields), record, token, entry.ttl_left)
-    session.fields.on_unreadable = session.give_up
-    return session
-
-
-def _slides_by_a_write(header: Header, rules: Rules) -> bool:
-    """Whether a record that was read with a blind touch is to be written anew, for the sake of its own idle TTL."""
-    if not (rules.blind_touch and header.idle_ttl):
-        return False
-    if ttl_of(header, rules) > rules.idle_timeout:
-        return True  # the touch has cut its TTL to the store-wide one
-    left, end = header.idle_end - rules.now(), fixed_end_of(header, rules)
-    return slides_to(rules.idle_timeout, header.idle_ttl, end, rules.now(), left) is not None
-
-
-def _slide(
-    session_id: str, record: Record, token: bytes | None, rules: Rules
-) -> Flow[tuple[Record, bytes | None]]:
-    """Write `record` as it is, with a new end of its own idle TTL. What another wrote meanwhile slid it as well.
-
-    The blind touch before it has set the store-wide TTL already. Should this process die in between, a session with
-    a longer idle TTL of its own is left with the store-wide one, and a later read gives it back its own.
-    """
-    session = Session(session_id, stored=record, token=token)
-    return (yield from settle(session, lambda theirs: theirs if theirs is record else None, rules))
 
 
 # Writing.
@@ -158,7 +97,7 @@ def _write(
         settled = fields == theirs.fields and header == theirs.header
         if settled and not (session.forced and theirs is known):
             return None
-        return Record(header, fields)
+        return Record(enrolment.to_be_looked_after(header, rules), fields)
 
     record, token = yield from settle(session, decide, rules, exactly_once=exactly_once)
     if record is known and exactly_once and session.token is not None:
@@ -176,6 +115,8 @@ def _write(
         # Whoever signs in without a new id.
         yield from enrolment.off_the_list(before, handle, rules)
         yield from enrolment.listed(session, session, rules)
+    elif record.header.looked_after != before.looked_after:
+        yield from enrolment.look_after(session, rules)
 
 
 def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow[T]:

@@ -7,7 +7,7 @@ the header). The header can be read without opening the fields, by the Lua scrip
     offset  bytes  what
          0      1  format
          1      1  kind: 1 live, 2 tombstone, 3 the index of an owner's sessions, 4 leaving this node, 5 has left it
-         2      1  flags: 1 alone, 2 once alone (`Header`), 4 compressed with zlib, 8 with zstd; the others 0
+         2      1  flags: 1 alone, 2 once alone, 4 compressed with zlib, 8 with zstd; the upper four bits: `looked_after`
          3      1  key number (`sealing.Key`), 0: not encrypted
          4      4  generation, one higher with every write
          8      4  idle TTL in seconds, 0: the store-wide one
@@ -53,7 +53,6 @@ _NO_REVISION: Final = bytes(REVISION_BYTES)
 _FLAGS_AT: Final = 2
 _ALONE: Final = 1
 _ONCE_ALONE: Final = 2
-_KNOWN_FLAGS: Final = _ALONE | _ONCE_ALONE | FLAGS
 NO_OWNER: Final = bytes(OWNER_BYTES)
 
 
@@ -98,6 +97,8 @@ class Header:
     """
     once_alone: bool = False
     """It, or what it was made of, has been alone, so that what the deciding node had taken may have given way to it."""
+    looked_after: int = 0
+    """In which hour since its user signed in somebody last saw to it that it is on its owner's list; its last four bits."""
 
     @property
     def revision(self) -> bytes:
@@ -128,7 +129,7 @@ def pack(record: Record, seal: Seal | None = None) -> bytes:
     header = _HEADER.pack(
         FORMAT,
         head.kind,
-        _ALONE * head.alone | _ONCE_ALONE * head.once_alone | compression,
+        _ALONE * head.alone | _ONCE_ALONE * head.once_alone | compression | (head.looked_after % 16) << 4,
         key_number,
         min(head.generation, _MAX_UINT32),
         min(head.idle_ttl, _MAX_UINT32),
@@ -146,7 +147,11 @@ def pack(record: Record, seal: Seal | None = None) -> bytes:
 
 def _lasting(data: bytes) -> bytes:
     """The header, without what nodes of Memcached change that have no key (`restamped`)."""
-    return data[:_FLAGS_AT] + bytes([data[_FLAGS_AT] & FLAGS]) + data[_FLAGS_AT + 1 : HEADER_BYTES]
+    return (
+        data[:_FLAGS_AT]
+        + bytes([data[_FLAGS_AT] & ~(_ALONE | _ONCE_ALONE)])
+        + data[_FLAGS_AT + 1 : HEADER_BYTES]
+    )
 
 
 def _summed(header: bytes, body: bytes) -> bytes:
@@ -207,7 +212,7 @@ def header_of(data: bytes) -> Header:
     Raises:
         DecodeError: it is none that this version can read.
     """
-    if len(data) < HEADER_BYTES or data[0] != FORMAT or data[_FLAGS_AT] & ~_KNOWN_FLAGS:
+    if len(data) < HEADER_BYTES or data[0] != FORMAT:
         raise DecodeError("not the header of a record that is known to this version")
     _, kind, flags, key_number, generation, idle_ttl, created, *others = _HEADER.unpack_from(data)
     authenticated_at, expires_at, idle_end, *revisions, owner = others
@@ -228,6 +233,7 @@ def header_of(data: bytes) -> Header:
         key_number,
         bool(flags & _ALONE),
         bool(flags & _ONCE_ALONE),
+        flags >> 4,
     )
 
 

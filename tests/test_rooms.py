@@ -107,6 +107,7 @@ ORDER = [
     "enrolment",
     "owners",
     "events",
+    "reading",
     "flows",
     "operation",
     "loops",

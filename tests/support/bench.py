@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from elasticache_sessions import flows
-from elasticache_sessions.clients.base import Command, Entry, Read, Reply, Stored, Write
+from elasticache_sessions.clients.base import Command, Entry, Look, Read, Reply, Scan, Stored, Write
 from elasticache_sessions.clients.memory import MemoryClient
 from elasticache_sessions.drive import drive
+from elasticache_sessions.operation import Question, put
 from elasticache_sessions.record import Header, unpack
 from elasticache_sessions.session import Rules, Session
 from elasticache_sessions.settle import Event, Flow, Sleep
@@ -37,19 +38,22 @@ class Bench:
         self.rules = dataclasses.replace(plain, **rules)
         self.asked: list[Command] = []
         self.events: list[str] = []
-        self.slept = 0
+        self.slept = self.looks = 0
         self.meddle: Callable[[Command, Callable[[], Reply]], Reply] = lambda command, perform: perform()
 
     def run(self, flow: Flow[Any]) -> Any:
         return drive(flow, self.answer)
 
-    def answer(self, question: Command | Sleep | Event) -> Reply:
+    def answer(self, question: Question | Sleep | Event) -> object:
         if isinstance(question, Event):
             self.events.append(question.name)
             return None
         if isinstance(question, Sleep):
             self.slept += 1
             return None
+        if isinstance(question, Look | Scan):
+            self.looks += 1
+            return put(self.client, question)
         self.asked.append(question)
         return self.meddle(question, lambda: self.client.perform(question))
 
