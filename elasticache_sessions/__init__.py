@@ -10,14 +10,17 @@ from .exceptions import (
     ConfigurationError,
     DecodeError,
     EncodeError,
+    IndexLost,
     MissingExtra,
     OutcomeUnknown,
     SessionEnded,
     SessionError,
     StoreUnavailable,
+    TooManySessions,
     ValueTooLarge,
 )
 from .fields import Fields
+from .index import Origin, SessionInfo
 from .manager import AsyncSessionManager, SessionManager
 from .session import Session
 from .settings import Settings
@@ -28,14 +31,18 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "Fields",
+    "IndexLost",
     "MissingExtra",
+    "Origin",
     "OutcomeUnknown",
     "Session",
     "SessionEnded",
     "SessionError",
+    "SessionInfo",
     "SessionManager",
     "Settings",
     "StoreUnavailable",
+    "TooManySessions",
     "ValueTooLarge",
 ]
 __version__ = "0.1.0"
