@@ -30,6 +30,8 @@ AAL1).
 UNREADABLE: Final = "session %s cannot be read and counts as none: %s"
 FOREVER: Final = 2**32 - 1
 """The latest time, and the longest lifetime, that a header has room for."""
+CLOCKS_APART: Final = 60
+"""Seconds by which another instance's clock may be ahead: what it says of a moment ago may lie that far in the future."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -141,6 +143,14 @@ class Session:
     def handle(self) -> str | None:
         """The public name: tells nobody the id."""
         return None if self.id is None else handle_of(self.id)
+
+    def fresh(self, seconds: float, rules: Rules) -> bool:
+        """Whether its user signed in less than so many seconds ago, or does with this request."""
+        if self.owner is not None:
+            return True
+        if self.ending or self.stored is None or not self.stored.header.owned:
+            return False
+        return -CLOCKS_APART <= rules.now() - self.stored.header.authenticated_at < seconds
 
     def hold(self, session_id: str, record: Record, token: bytes | None) -> None:
         """The store has `record` now, under that id: the wishes about its content and lifetime are fulfilled."""
