@@ -35,7 +35,7 @@ OUTSIDERS = {
 MAY_IMPORT = {
     **{
         f"elasticache_sessions.flask{room}": {"flask", "werkzeug", "blinker"}
-        for room in ("", "_session", "_outage", "_signals")
+        for room in ("", "_interface", "_session", "_outage", "_signals")
     },
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
@@ -114,6 +114,7 @@ ORDER = [
     "manager",
     "flask_session",
     "flask_outage",
+    "flask_interface",
     "flask_signals",
     "flask",
     "django.content",
