@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from . import codec
+from .devices import describe
 from .exceptions import DecodeError
 
 # What a request says of itself is kept no longer than a person can make use of it.
@@ -51,6 +52,11 @@ class SessionInfo:
     ip: str
     current: bool = False
     """Whether it is the one that asks."""
+
+    @property
+    def device(self) -> str:
+        """What a person calls it, as far as its User-Agent tells: "Firefox on Linux"."""
+        return describe(self.user_agent)
 
 
 @dataclass(frozen=True, slots=True)

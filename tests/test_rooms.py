@@ -52,6 +52,7 @@ ORDER = [
     "sealing",
     "record",
     "merging",
+    "devices",
     "index",
     "session",
     "limit",
