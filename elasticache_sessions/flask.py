@@ -13,21 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .exceptions import ConfigurationError, MissingExtra, StoreUnavailable
+from .exceptions import MissingExtra
 from .fields import Fields
+from .index import SessionInfo
 from .manager import SessionManager, rules_for
 from .settings import Settings
 
 try:
-    from flask import Flask, session as current_session
-    from werkzeug.exceptions import InternalServerError
+    from flask import Flask
 except ImportError as missing:
     raise MissingExtra("Flask is not installed: pip install 'elasticache-sessions[flask]'") from missing
 
+from .flask_errors import answer_errors
 from .flask_interface import ElastiCacheSessionInterface, lifetime
-from .flask_outage import unavailable, unavailable_or
+from .flask_owners import current, end_all, end_one, list_of, owner_of
 from .flask_session import FlaskSession
 from .flask_signals import announcing
+from .flask_users import follow_flask_login
 
 __all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession"]
 
@@ -53,6 +55,9 @@ class ElastiCacheSessions:
         `StoreUnavailable` to answer with a page of your own. With ELASTICACHE_SESSIONS_ON_OUTAGE = "anonymous" they go on
         with an empty session instead (`session.unavailable`), and get a 503 only where they sign in or out.
 
+        Where Flask-Login is installed, whom it signs in and out of `app` is signed in and out here: it needs no call of
+        `login` and `logout`.
+
         Raises:
             ConfigurationError: says what to set.
         """
@@ -64,35 +69,34 @@ class ElastiCacheSessions:
             manager, settings.idle_timeout is not None, settings.on_outage == "anonymous"
         )
         app.extensions["elasticache_sessions"] = self
-        if StoreUnavailable not in app.error_handler_spec[None][None]:
-            app.register_error_handler(StoreUnavailable, unavailable)
-        # What touches the session after the view (Flask-Login does) fails where only a handler for any error hears of it.
-        if InternalServerError not in app.error_handler_spec[None][500]:
-            app.register_error_handler(InternalServerError, unavailable_or)
+        answer_errors(app)
+        follow_flask_login(app)
 
     def cycle_id(self) -> None:
         """Give this request's session a new id, same content. The old id ends. Do so whenever rights
         change.
         """
-        _current().cycle()
+        current().cycle()
 
     def login(self, user_id: object) -> None:
         """The session is this user's from now on: a new id, same content, and the absolute timeout starts
         anew.
 
         What tells the app who is signed in, the app stores itself: `session["user_id"] = user.id`.
+
+        Raises:
+            TooManySessions: with ELASTICACHE_SESSIONS_ON_LIMIT = "refuse", where the user is signed in as often as
+                MAX_SESSIONS_PER_USER allows. The session stays as it was. Not handled, it is answered with 403.
         """
-        if user_id is None or user_id == "":
-            raise ValueError(
-                "login needs the id of the user, and got none. Log in users only once they have one."
-            )
-        _current().cycle(str(user_id))
+        session = current()
+        session.cycle(owner_of(user_id))
+        session.named = True
 
     def logout(self) -> None:
         """End this request's session, for every copy of its cookie. What is put into `session` later begins a
         new one.
         """
-        _current().end()
+        current().end()
 
     def apply(self, change: Callable[[Fields], T]) -> T:
         """Run `change(fields)` on the newest state, store it at once, and return what it returned.
@@ -105,14 +109,31 @@ class ElastiCacheSessions:
             OutcomeUnknown: nobody can tell whether it was stored.
             StoreUnavailable, EncodeError, ValueTooLarge
         """
-        return _current().apply(change)
+        return current().apply(change)
 
+    def for_user(self, user_id: object) -> list[SessionInfo]:
+        """Where the user is signed in, for a page that lists it: this session first, else the last used first. One that signs in
+        with this very request is listed from the next one on.
 
-def _current() -> FlaskSession:
-    session = current_session._get_current_object()  # type: ignore[attr-defined]  # werkzeug's LocalProxy
-    if not isinstance(session, FlaskSession):
-        raise ConfigurationError(
-            "this app's sessions are not kept by ElastiCacheSessions. Call ElastiCacheSessions(app), and set "
-            "app.session_interface nowhere else."
-        )
-    return session
+        Raises:
+            IndexLost: the store has lost the list, and cannot be searched. Not handled, it is answered with 503.
+            StoreUnavailable
+        """
+        return list_of(owner_of(user_id))
+
+    def end(self, user_id: object, handle: str) -> bool:
+        """Sign the user out where `handle` says, which the list tells. Returns whether there was one.
+
+        This request's own is ended as `logout` does.
+        """
+        return end_one(owner_of(user_id), handle)
+
+    def end_all(self, user_id: object, keep_current: bool = True) -> int:
+        """Sign the user out everywhere, or, as long as this request's session is theirs, everywhere else. Returns how many
+        sessions were ended.
+
+        Raises:
+            IndexLost: those that the store still lists were ended, but there may be more. Not handled, it is answered with 503.
+            StoreUnavailable: some may live on. The response is a 503, whatever the view answers.
+        """
+        return end_all(owner_of(user_id), keep_current)

@@ -12,6 +12,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from .exceptions import SessionEnded, StoreUnavailable
 from .flask_outage import answer_without, keep_from_caches, rewrite, says_what_did_not_happen
 from .flask_session import FlaskSession, logger
+from .index import Origin
 from .manager import SessionManager
 from .session import as_id
 
@@ -31,11 +32,12 @@ class ElastiCacheSessionInterface(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """Asks the store nothing; the session does when it is touched."""
         self._follow_lifetime(app)
+        origin = Origin(request.headers.get("User-Agent", ""), request.remote_addr or "")
         for value in request.cookies.getlist(self.get_cookie_name(app)):
             session_id = as_id(value.removesuffix(_PERMANENT_MARK))
             if session_id is not None:
-                return FlaskSession(self.manager, session_id, session_id != value, self._anonymous)
-        return FlaskSession(self.manager, None, False, self._anonymous)
+                return FlaskSession(self.manager, session_id, session_id != value, self._anonymous, origin)
+        return FlaskSession(self.manager, None, False, self._anonymous, origin)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Stores what changed, and sets, refreshes or deletes the cookie as Flask's own interface does.
@@ -51,6 +53,7 @@ class ElastiCacheSessionInterface(SessionInterface):
         try:
             if (error := session.refused or session.failure) is not None:
                 answer_without(app, session, error, response)
+                self._hand_over(app, session, response)
             elif session.opened:
                 self._store(app, session, response)
             elif session.marked_permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]:
@@ -74,6 +77,7 @@ class ElastiCacheSessionInterface(SessionInterface):
                 keep_from_caches(response)
             else:
                 rewrite(app, response, error)
+            self._hand_over(app, session, response)
             return
         if core.id is None:
             if modified or session.found:
@@ -82,6 +86,11 @@ class ElastiCacheSessionInterface(SessionInterface):
             self._set_cookie(app, session, core.id, response)
         else:
             self._refresh(app, session, response)
+
+    def _hand_over(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        """Nothing more could be stored, but the id that the browser has is dead, as its user was signed in at once."""
+        if session.signed_in is not None and session.core.id is not None:
+            self._set_cookie(app, session, session.core.id, response)
 
     def _refresh(self, app: Flask, session: FlaskSession, response: Response) -> None:
         """Set the cookie, where Flask would, though there was nothing to store."""

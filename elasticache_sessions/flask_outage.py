@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import InternalServerError
 
 from .exceptions import StoreUnavailable
 from .flask_session import FlaskSession, logger
-from .outage import SORRY, signs_in_or_out
+from .outage import signs_in_or_out
 
 
 def answer_without(app: Flask, session: FlaskSession, error: StoreUnavailable, response: Response) -> None:
@@ -52,19 +51,6 @@ def rewrite(app: Flask, response: Response, error: StoreUnavailable) -> None:
             stream.close()  # nobody reads it any more
         except Exception:  # noqa: BLE001 - it is the app's, and the answer stands whatever it does
             logger.exception("the stream of a response that became a 503 failed to close")
-
-
-def unavailable(error: StoreUnavailable) -> Response:
-    """The answer where the app has no error handler of its own for StoreUnavailable."""
-    logger.error("a request could not have its session: %s", error)
-    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-    return Response(SORRY, 503, headers, mimetype="text/plain")
-
-
-def unavailable_or(error: InternalServerError) -> Response | InternalServerError:
-    """The same where the app has no error handler of its own for InternalServerError."""
-    cause = error.original_exception
-    return unavailable(cause) if isinstance(cause, StoreUnavailable) else error
 
 
 # What speaks of a body that is gone, or of a success that was none (a redirect, a "remember me" cookie).

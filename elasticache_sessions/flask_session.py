@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from flask.sessions import SessionMixin
 
-from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable
+from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, TooManySessions
 from .fields import Fields
+from .index import Origin
 from .manager import SessionManager
 from .session import Session
 
@@ -36,11 +37,13 @@ class FlaskSession(Fields, SessionMixin):
         cookie_id: str | None,
         marked_permanent: bool,
         anonymous: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.opened = True  # until the dict beneath is made
         super().__init__()
         self.manager = manager
-        self.core = Session(fields=self)
+        self.origin = origin or Origin()
+        self.core = Session(fields=self, origin=self.origin)
         self.cookie_id = cookie_id
         self.marked_permanent = marked_permanent
         self._anonymous = anonymous
@@ -55,6 +58,10 @@ class FlaskSession(Fields, SessionMixin):
         """Why it could not be read."""
         self.refused: StoreUnavailable | None = None
         """Why a sign-in, a sign-out or the like was refused: the response must not say that it happened."""
+        self.signed_in: str | None = None
+        """Who was signed in while the view ran, where ON_LIMIT may refuse it: the browser must get the new id, whatever follows."""
+        self.named = False
+        """Whether the app said itself who signs in."""
         self.store_seconds = 0.0
         """How long this request has waited for the store, in seconds."""
         self.opened = cookie_id is None
@@ -88,6 +95,13 @@ class FlaskSession(Fields, SessionMixin):
             return True
         return self.failure is not None
 
+    def fresh(self, seconds: float) -> bool:
+        """Whether the user signed in less than so many seconds ago, so that what is delicate needs no password anew. No user is
+        fresh whom Flask-Login has from its cookie, or takes for somebody on another device.
+        """
+        self._load()
+        return self.get("_fresh") is not False and self.core.fresh(seconds, self.manager.rules)
+
     @property
     def modified(self) -> bool:
         """Whether this request changed the session, in place too. Set it to True to store it in any case.
@@ -120,7 +134,7 @@ class FlaskSession(Fields, SessionMixin):
             try:
                 found = self.ask(lambda: self.manager.load(self.cookie_id))
                 if found is not None:
-                    self.core, self.found = found, True
+                    self.core, self.found, found.origin = found, True, self.origin
                     self._take(found.stored.fields if found.stored else {})
                     self.on_unreadable, found.fields = self._unreadable, self
                 self.opened, self.failure = True, None
@@ -167,25 +181,25 @@ class FlaskSession(Fields, SessionMixin):
     # What may sign somebody out. `pop` and `del` as well, where an app keeps its user in a field.
 
     def clear(self) -> None:
-        with self._decisive():
+        with self.decisive():
             super().clear()
 
     def pop(self, name: str, *default: Any) -> Any:
         if name in _BOOKKEEPING:
             return super().pop(name, *default)
-        with self._decisive():
+        with self.decisive():
             return super().pop(name, *default)
 
     def popitem(self) -> tuple[str, Any]:
-        with self._decisive():
+        with self.decisive():
             return super().popitem()
 
     def __delitem__(self, name: str) -> None:
-        with self._decisive():
+        with self.decisive():
             super().__delitem__(name)
 
     @contextmanager
-    def _decisive(self) -> Iterator[None]:
+    def decisive(self) -> Iterator[None]:
         """Whoever catches the failure of the block must not answer as if it had happened. In no block without the session
         is anything done.
         """
@@ -205,28 +219,49 @@ class FlaskSession(Fields, SessionMixin):
         """Whether what is to be saved signs somebody in or out, or may."""
         core = self.core
         ends = core.ending or self.cleared or (core.stored is not None and not self)
-        return ends or core.cycling or core.owner is not None or bool(self.taken_out() - _BOOKKEEPING)
+        signs_in = core.cycling or core.owner is not None or self.signed_in is not None
+        return ends or signs_in or bool(self.taken_out() - _BOOKKEEPING)
 
     # The extension's verbs.
 
     def cycle(self, owner: str | None = None) -> None:
-        self._in_time()
-        with self._decisive():
+        self.in_time()
+        with self.decisive():
             if self.lost:
                 raise SessionEnded(
                     f"session {self.core.handle} had ended; nobody can be signed in to it. Try again."
                 )
+            if owner is not None and owner == self.signed_in:
+                return
+            core, rules = self.core, self.manager.rules
+            before = core.cycling, core.owner, self._assigned
             self._changing()
-            self.core.cycling = True
-            if owner is not None:
-                self.core.owner = owner
+            core.cycling = True
+            if owner is None:
+                return
+            core.owner = owner
+            if rules.max_sessions is not None and rules.on_limit == "refuse":
+                try:
+                    self.ask(lambda: self.manager.save(core))
+                except TooManySessions:
+                    core.cycling, core.owner, self._assigned = before
+                    raise
+                self.signed_in = owner
 
-    def end(self) -> None:
-        self._in_time()
+    def end(self, keep: Collection[str] = ()) -> None:
+        """`keep`: fields that the new session begins with."""
+        self.in_time()
+        with self.decisive():
+            kept = {name: self[name] for name in keep if name in self}
+            # Flask-Login is yet to delete its cookie, or the user would be back with the next request.
+            if self.get("_remember") == "clear":
+                kept["_remember"] = "clear"
         self.clear()
         self.core.ending, self.core.cycling, self.core.owner = True, False, None
+        self.signed_in, self.named = None, False
+        self.update(kept)
 
-    def _in_time(self) -> None:
+    def in_time(self) -> None:
         if self.closed:
             raise RuntimeError(
                 "the session was saved already, and its cookie is on its way. Sign in or out, and change the session's id, "
@@ -236,7 +271,7 @@ class FlaskSession(Fields, SessionMixin):
     def apply(self, change: Callable[[Fields], T]) -> T:
         if not self._anonymous:
             return self._apply(change)  # whoever catches its failure goes on without it
-        with self._decisive():
+        with self.decisive():
             return self._apply(change)
 
     def _apply(self, change: Callable[[Fields], T]) -> T:

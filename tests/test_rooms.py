@@ -22,6 +22,7 @@ OUTSIDERS = {
     "flask",
     "werkzeug",
     "blinker",
+    "flask_login",
     "django",
     "redis",
     "hiredis",
@@ -35,7 +36,7 @@ OUTSIDERS = {
 MAY_IMPORT = {
     **{
         f"elasticache_sessions.flask{room}": {"flask", "werkzeug", "blinker"}
-        for room in ("", "_interface", "_session", "_outage", "_signals")
+        for room in ("", "_errors", "_interface", "_outage", "_owners", "_session", "_signals", "_users")
     },
     "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
@@ -115,8 +116,11 @@ ORDER = [
     "manager",
     "flask_session",
     "flask_outage",
+    "flask_errors",
     "flask_interface",
     "flask_signals",
+    "flask_owners",
+    "flask_users",
     "flask",
     "django.content",
     "django.signals",
