@@ -59,7 +59,7 @@ class FlaskSession(Fields, SessionMixin):
         self.refused: StoreUnavailable | None = None
         """Why a sign-in, a sign-out or the like was refused: the response must not say that it happened."""
         self.signed_in: str | None = None
-        """Who was signed in while the view ran, where ON_LIMIT may refuse it: the browser must get the new id, whatever follows."""
+        """Who was signed in at once, as ON_LIMIT may refuse it. The browser must get the new id, whatever follows."""
         self.named = False
         """Whether the app said itself who signs in."""
         self.store_seconds = 0.0
@@ -233,14 +233,14 @@ class FlaskSession(Fields, SessionMixin):
                 )
             if owner is not None and owner == self.signed_in:
                 return
-            core, rules = self.core, self.manager.rules
+            core = self.core
             before = core.cycling, core.owner, self._assigned
             self._changing()
             core.cycling = True
             if owner is None:
                 return
             core.owner = owner
-            if rules.max_sessions is not None and rules.on_limit == "refuse":
+            if self.manager.rules.on_limit == "refuse":
                 try:
                     self.ask(lambda: self.manager.save(core))
                 except TooManySessions:

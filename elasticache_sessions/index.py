@@ -19,8 +19,8 @@ from .exceptions import DecodeError
 # What a request says of itself is kept no longer than a person can make use of it.
 _MOST_OF_AN_AGENT: Final = 160
 _MOST_OF_AN_IP: Final = 45
-# By so much may the clock of another instance be behind.
-_CLOCKS_APART: Final = 60
+CLOCKS_APART: Final = 60
+"""Seconds by which the clocks of two instances may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Listed:
 
     def is_over(self, now: int) -> bool:
         """Whether its absolute end has passed, by any clock."""
-        return self.ends_at + _CLOCKS_APART <= now
+        return self.ends_at + CLOCKS_APART <= now
 
 
 def without_those_over(listed: Mapping[str, bytes], now: int) -> dict[str, bytes]:

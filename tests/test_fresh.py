@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from elasticache_sessions.index import CLOCKS_APART
 from elasticache_sessions.record import Header, Kind, Record
-from elasticache_sessions.session import CLOCKS_APART, Rules, Session
+from elasticache_sessions.session import Rules, Session
 
 NOW = 1_000_000
 RULES = Rules("sess:", 3600, clock=lambda: NOW + 0.5)
@@ -37,6 +38,9 @@ def test_who_signed_in_where_the_clock_is_ahead_is_fresh_and_nobody_for_ever() -
 def test_nobody_is_not_fresh_and_who_signs_in_with_this_request_is() -> None:
     assert not Session().fresh(300, RULES)
     assert Session(owner="ada").fresh(300, RULES)
+    again = signed_in(9000)
+    again.signing_in = True
+    assert again.fresh(300, RULES)
     anonymous = Session("x" * 40, stored=Record(Header(Kind.LIVE, 0, (), NOW)))
     assert not anonymous.fresh(300, RULES)
     leaving = signed_in(0)
