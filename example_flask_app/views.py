@@ -18,12 +18,13 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from elasticache_sessions import SessionEnded, StoreUnavailable
+from elasticache_sessions import IndexLost, SessionEnded, StoreUnavailable
 from elasticache_sessions.flask import ElastiCacheSessions
 
 from . import cart, csrf
 from .cart import Line
 from .catalogue import PRODUCTS, Product
+from .device_list import devices
 from .house import GUARD, PASSWORD
 from .status import count_visit, health, status
 
@@ -41,6 +42,19 @@ def cart_lines() -> list[Line]:
 
 def now() -> dict[str, Any]:
     return status(session, request.environ)
+
+
+# Nobody's business but that of whoever is signed in.
+PRIVATE = {"shop.show_devices", "shop.end_device", "shop.end_others"}
+
+
+@shop.before_request
+def ask_who_it_is() -> ResponseReturnValue | None:
+    # Before the form is checked: one that was signed out elsewhere has no token any more.
+    if request.endpoint not in PRIVATE or "user" in session:
+        return None
+    flash("You are not signed in here any more. Please sign in.")
+    return redirect(url_for("shop.sign_in_form"), 303)
 
 
 @shop.before_request
@@ -64,6 +78,7 @@ def what_every_page_shows() -> dict[str, Any]:
         "status": now,
         "cart_items": lambda: cart.items(cart_lines()),
         "user_name": lambda: session.get("user"),
+        "devices_url": url_for("shop.show_devices"),
     }
 
 
@@ -132,6 +147,25 @@ def sign_out() -> ResponseReturnValue:
     return redirect(url_for("shop.home"), 303)
 
 
+@shop.get("/devices")
+def show_devices() -> str:
+    return render_template("devices.html", devices=devices(sessions.for_user(session["user"])))
+
+
+@shop.post("/devices/<handle>/end")
+def end_device(handle: str) -> ResponseReturnValue:
+    ended = sessions.end(session["user"], handle)
+    flash("That device is signed out." if ended else "That device was signed out already.")
+    return redirect(url_for("shop.show_devices"), 303)
+
+
+@shop.post("/devices/end-others")
+def end_others() -> ResponseReturnValue:
+    number = sessions.end_all(session["user"])
+    flash(f"{number} other {'device is' if number == 1 else 'devices are'} signed out.")
+    return redirect(url_for("shop.show_devices"), 303)
+
+
 @shop.get("/status.json")
 def tell() -> Response:
     return jsonify(now())
@@ -160,6 +194,11 @@ def session_ended(_error: SessionEnded) -> ResponseReturnValue:
 def store_unavailable(error: StoreUnavailable) -> ResponseReturnValue:
     """The cookie is left alone, so everybody is still signed in when the store is back."""
     return error_page(ServiceUnavailable("We will be back in a moment.", retry_after=error.retry_after))
+
+
+@shop.errorhandler(IndexLost)
+def index_lost(_error: IndexLost) -> ResponseReturnValue:
+    return error_page(ServiceUnavailable("Your devices cannot be listed just now."))
 
 
 @shop.app_errorhandler(HTTPException)
