@@ -130,8 +130,12 @@ ORDER = [
     "django.lazy",
     "django.store",
     "django",
+    "django.current",
+    "django.user_sessions",
+    "django.receivers",
     "django.middleware",
     "django.checks",
+    "django.admin",
     "django.apps",
     "testing",
 ]

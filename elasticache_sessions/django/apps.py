@@ -1,9 +1,11 @@
-"""The app for INSTALLED_APPS: its system checks."""
+"""The app for INSTALLED_APPS: its system checks, and what it does when users change."""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core import checks
+
+from . import receivers
 
 
 class ElastiCacheSessionsConfig(AppConfig):
@@ -16,3 +18,4 @@ class ElastiCacheSessionsConfig(AppConfig):
 
         checks.register(check_settings)
         checks.register(check_middleware)
+        receivers.connect()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.utils.module_loading import import_string
 
 from .. import codec
@@ -20,6 +20,8 @@ from ..session import FOREVER, Rules, whole
 
 OWNER: Final = SESSION_KEY
 """Where `django.contrib.auth` keeps whose session it is."""
+SIGN_IN: Final = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
+"""All that it puts in when somebody signs in."""
 EXPIRY: Final = "_session_expiry"
 """Where `set_expiry` keeps what it was given."""
 BOOKKEEPING: Final = frozenset({EXPIRY, "_messages"})

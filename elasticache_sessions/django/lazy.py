@@ -9,13 +9,15 @@ from typing import Any, Final, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
 
 from ..exceptions import StoreUnavailable
 from ..fields import Fields
+from ..index import Origin
 from ..session import Rules, SessionId
 from ..settle import Flow
 from .asking import Asking
-from .content import BOOKKEEPING
+from .content import BOOKKEEPING, OWNER
 from .managers import Managers, managers
 from .state import State
 
@@ -87,6 +89,17 @@ class LazySession(SessionBase):
         """The session's public name, for logs and lists; None while it is not stored. Tells nobody its id."""
         self._get_session()
         return None if self._state.core is None else self._state.core.handle
+
+    @property
+    def owner(self) -> str | None:
+        """The user who is signed in with it, as the store knows users; None: nobody."""
+        user = self._get_session().get(OWNER)
+        return None if user is None else str(user)
+
+    def comes_with(self, request: HttpRequest) -> None:
+        """It is that request's: for the list of its user's sessions, which says where each was signed in from."""
+        meta = request.META
+        self._state.origin = lambda: Origin(meta.get("HTTP_USER_AGENT", ""), meta.get("REMOTE_ADDR", ""))
 
     # Asking the store.
 

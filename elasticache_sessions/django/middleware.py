@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib.sessions import middleware
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
+from django.urls import get_resolver, get_urlconf
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import http_date
 
 from ..drive import drive, drive_async
-from ..exceptions import StoreUnavailable
+from ..exceptions import IndexLost, StoreUnavailable, TooManySessions
 from ..outage import SORRY, is_safe, signs_in_or_out
 from .asking import SessionGone
+from .current import serving
 from .lazy import logger
 from .store import SessionStore
 
@@ -39,18 +42,20 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if iscoroutinefunction(self.get_response):
             return self.__acall__(request)
         self.process_request(request)
-        _tolerate(request)
+        _introduce(request)
         try:
-            response = self.get_response(request)
+            with serving(request):
+                response = self.get_response(request)
         except StoreUnavailable as error:
             response = _instead_of_nothing(request, error)
         return self.process_response(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)  # asks the store nothing
-        _tolerate(request)
+        _introduce(request)
         try:
-            response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
+            with serving(request):
+                response = await self.get_response(request)  # type: ignore[misc]  # a coroutine function under ASGI
         except StoreUnavailable as error:
             response = _instead_of_nothing(request, error)
         session = request.session
@@ -73,15 +78,24 @@ class SessionMiddleware(middleware.SessionMiddleware):
         )
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
-        """A view that could not have its session."""
-        failed = isinstance(exception, StoreUnavailable) and _failure_of(request) is exception
-        return _unavailable(exception) if failed else None  # type: ignore[arg-type]  # it is one if it failed
+        """A view that could not have its session, or not those of a user (`user_sessions`), or that let one too many in."""
+        if isinstance(exception, StoreUnavailable | IndexLost):
+            return _unavailable(exception)
+        return _refused(request, exception) if isinstance(exception, TooManySessions) else None
 
 
-def _tolerate(request: HttpRequest) -> None:
-    """Its session may be an empty one in an outage, where the settings say so."""
+def _introduce(request: HttpRequest) -> None:
+    """Tell the session what it may rely on: where the settings say so, it is an empty one in an outage."""
     if isinstance(request.session, SessionStore):
         request.session.tolerant = True
+        request.session.comes_with(request)
+
+
+def _refused(request: HttpRequest, error: TooManySessions) -> HttpResponseBase:
+    """The project's answer to what is not permitted."""
+    logger.warning("a sign-in was refused: %s", error)
+    handler: Callable[..., HttpResponseBase] = get_resolver(get_urlconf()).resolve_error_handler(403)
+    return handler(request, exception=PermissionDenied(str(error)))
 
 
 def _failure_of(request: HttpRequest) -> StoreUnavailable | None:
@@ -140,6 +154,8 @@ def _settle(
                     _set_cookie(response, session.session_key, max_age)
                 elif modified:  # it was given a lifetime that is over
                     _delete_cookie(request, response)
+    except TooManySessions as error:
+        return _refused(request, error)
     except StoreUnavailable as error:
         if modified and (decides or not session.anonymous):
             return _unavailable(error, response)
@@ -230,14 +246,17 @@ class Unavailable(HttpResponse):
     status_code = 503
 
 
-def _unavailable(error: StoreUnavailable, instead_of: HttpResponseBase | None = None) -> Unavailable:
+def _unavailable(
+    error: StoreUnavailable | IndexLost, instead_of: HttpResponseBase | None = None
+) -> Unavailable:
     """The answer to a request that could not have its session, or whose session could not be stored."""
     logger.error("a request could not have its session: %s", error)
     try:
         answer = Unavailable(loader.get_template("503.html").render())
     except TemplateDoesNotExist:
         answer = Unavailable(SORRY, content_type="text/plain; charset=utf-8")
-    answer.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, StoreUnavailable):
+        answer.headers["Retry-After"] = str(error.retry_after)
     answer.headers["Cache-Control"] = "no-store"
     if instead_of is not None:
         # What was to be closed with the response that nobody gets (a file, say) is closed with this one.

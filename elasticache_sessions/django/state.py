@@ -13,9 +13,10 @@ from django.contrib.sessions.backends.base import CreateError
 from .. import flows
 from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
+from ..index import Origin
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
-from .content import BOOKKEEPING, EXPIRY, OWNER
+from .content import BOOKKEEPING, EXPIRY, OWNER, SIGN_IN
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ class State:
     """Whether this request gave it a new key at once, so that the browser must hear of it whatever fails afterwards."""
     just_read: bool = False
     """Whether nothing has been done since it was read."""
+    origin: Callable[[], Origin] = Origin
+    """Tells where the request comes from. Asked when the session is stored: by then any middleware has put that right."""
 
     @property
     def stored_key(self) -> str | None:
@@ -154,9 +157,10 @@ class State:
 
     def create(self, rules: Rules) -> Flow[None]:
         """Store the content under a new key."""
-        old, new = self.core, Session(fields=rules.fields())
+        old, new = self.core, Session(fields=rules.fields(), origin=self.origin())
         if old is not None:
             new.fields.update(old.fields)
+            new.signing_in = old.signing_in
         self.core, self.unread, self.ended = new, False, False
         yield from flows.save(new, rules)
         self.take(new)
@@ -199,6 +203,7 @@ class State:
                     raise SessionEnded(f"session {core.handle} was ended while this request was using it")
                 return
             core.forced = True
+        core.origin = self.origin()
         yield from flows.commit(core, rules)
         self.take(core)
 
@@ -222,7 +227,7 @@ class State:
         if self.unread or core.cycling:
             yield from self.store(core, rules)
             core = self.core or core
-        known = core.id
+        known, core.origin = core.id, self.origin()
         result = yield from flows.apply(core, change, rules)
         self.take(core)
         if core.id != known:  # a session that began here needs its cookie, whatever became of the one before
@@ -255,6 +260,15 @@ class State:
         if core.stored is not None and core.fields.get(OWNER) is not None:
             yield from self.store(core, rules)
             self.moved = True
+
+    def take_back_sign_in(self) -> None:
+        """Be anonymous again, as before a sign-in that was refused before anything of it was stored."""
+        if (core := self.core) is None:
+            return
+        for name in SIGN_IN:
+            core.fields.pop(name, None)
+        core.cycling, core.signing_in, core.next_id, self.key = False, False, None, core.id
+        self.declared = self.dirty = core.stored is None and bool(core.fields)
 
     def want_flush(self, rules: Rules) -> None:
         """It is to end. Said before the store is asked, which may refuse to listen: until it has happened, a save tries."""

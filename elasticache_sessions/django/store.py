@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from django.http import HttpRequest
+
+from ..exceptions import TooManySessions
 from ..fields import Fields
 from ..session import SessionId, new_id
 from .lazy import LazySession
@@ -117,6 +120,42 @@ class SessionStore(LazySession):
         """As `delete`."""
         session_key = secret(session_key)
         await self._arun(self._state.delete(session_key, self._rules), decisive=True)
+
+    # Whose it is.
+
+    def fresh(self, seconds: float) -> bool:
+        """Whether its user signed in less than so many seconds ago: else ask for the password again (and call
+        `django.contrib.auth.login` with it) before anything that matters. At most one round trip.
+        """
+        self._get_session()
+        return self._is_fresh(seconds)
+
+    async def afresh(self, seconds: float) -> bool:
+        """As `fresh`."""
+        await self._aget_session()
+        return self._is_fresh(seconds)
+
+    def _is_fresh(self, seconds: float) -> bool:
+        core = self._state.core
+        return core is not None and core.fresh(seconds, self._rules)
+
+    def signed_in(self, request: HttpRequest) -> None:
+        """`django.contrib.auth` has just signed somebody in: the time since then begins anew.
+
+        Raises:
+            TooManySessions: ON_LIMIT is "refuse", and the user has as many as may be; the session is as it was before.
+            SessionGone, StoreUnavailable: the same setting has it saved at once.
+        """
+        self.comes_with(request)
+        if (core := self._state.core) is not None:
+            core.signing_in = True
+        if self._rules.max_sessions is None or self._rules.on_limit != "refuse":
+            return
+        try:
+            self._run(self._state.save(self._rules), decisive=True)
+        except TooManySessions:
+            self._state.take_back_sign_in()
+            raise
 
     # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
 
