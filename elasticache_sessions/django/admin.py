@@ -91,7 +91,10 @@ class UserSessionsMixin(_Admin):
         if not self.has_view_permission(request, user):
             raise PermissionDenied
         if user is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined,no-any-return]  # the stubs forgot it
+            missing: HttpResponseBase = self._get_obj_does_not_exist_redirect(  # type: ignore[attr-defined]  # the stubs forgot it
+                request, self.opts, object_id
+            )
+            return missing
         if request.method == "POST":
             if not self.has_change_permission(request, user):
                 raise PermissionDenied
@@ -116,7 +119,7 @@ class UserSessionsMixin(_Admin):
         )
 
     def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]  # as the admin's own pages do
+        request.current_app = self.admin_site.name  # as the admin's own pages do
         context = self.admin_site.each_context(request) | {"opts": self.opts, "media": self.media} | more
         return TemplateResponse(request, f"{_TEMPLATES}/{template}", context)
 
