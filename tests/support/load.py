@@ -18,11 +18,13 @@ from elasticache_sessions import (
     AsyncSessionManager,
     Fields,
     Session,
+    SessionInfo,
     SessionManager,
     Settings,
     StoreUnavailable,
 )
 from elasticache_sessions.record import REVISION
+from elasticache_sessions.session import Rules
 from tests.support.loops import LoopThread
 from tests.support.proxy import Command, Proxy, Rule
 
@@ -186,6 +188,19 @@ class OnLoop:
 
     def end(self, session: Session | str) -> bool:
         return self.runner.run(self.manager.end(session))
+
+    def for_user(self, owner: str, current: Session | None = None) -> list[SessionInfo]:
+        return self.runner.run(self.manager.for_user(owner, current))
+
+    def end_of_user(self, owner: str, handle: str) -> bool:
+        return self.runner.run(self.manager.end_of_user(owner, handle))
+
+    def end_all(self, owner: str, keep: Session | None = None) -> int:
+        return self.runner.run(self.manager.end_all(owner, keep))
+
+    @property
+    def rules(self) -> Rules:
+        return self.manager.rules
 
     @property
     def counts(self) -> Counter[str]:
