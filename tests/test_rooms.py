@@ -137,6 +137,9 @@ ORDER = [
     "django.checks",
     "django.admin",
     "django.apps",
+    "testing.checks",
+    "testing.commands",
+    "testing.surveys",
     "testing",
 ]
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..settings import Settings
-from .base import AsyncCacheClient, CacheClient
+from .base import AsyncCacheClient, CacheClient, Scanning
 from .breaker import Breakers
 
 NodeOf = Callable[[bytes], str]
@@ -51,12 +51,18 @@ class AsyncClients:
 
     make: Callable[[], AsyncCacheClient]
     blind_touch: bool = False
+    can_scan: bool = True
     node_of: NodeOf | None = None
 
 
 def node_of_client(client: CacheClient) -> NodeOf | None:
     """What tells the node that has a key, where the store has several that fail one by one."""
     return getattr(client, "node_of", None)
+
+
+def can_scan(client: CacheClient) -> bool:
+    """Whether it can be searched."""
+    return isinstance(client, Scanning)
 
 
 def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
@@ -77,7 +83,7 @@ def async_clients_for(settings: Settings, given: Any) -> AsyncClients:
         from . import memcached
 
         make = partial(memcached.connect_async, settings, memcached.breakers_for(settings))
-        return AsyncClients(make, blind_touch=True, node_of=memcached.node_of_for(settings))
+        return AsyncClients(make, blind_touch=True, can_scan=False, node_of=memcached.node_of_for(settings))
     from . import redis
 
     breakers = Breakers(settings.timeouts)
