@@ -11,13 +11,12 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from . import flows, owners
 from .clients.base import AsyncCacheClient, CacheClient
-from .clients.choice import async_clients_for, client_for, node_of_client
+from .clients.choice import async_clients_for, client_for, rules_on
 from .drive import drive, drive_async
 from .events import Listener
 from .exceptions import StoreUnavailable
@@ -64,7 +63,7 @@ class SessionManager:
     """
 
     def __init__(self, client: CacheClient, rules: Rules, timeouts: Timeouts = _TIMEOUTS) -> None:
-        self.rules = replace(rules, blind_touch=client.blind_touch, node_of=node_of_client(client))
+        self.rules = rules_on(client, rules)
         self._client = client
         self._timeouts = timeouts
         self._listener = Listener()
@@ -219,8 +218,7 @@ class AsyncSessionManager:
         event loop.
         """
         clients = async_clients_for(settings, client)
-        rules = rules or rules_for(settings)
-        rules = replace(rules, blind_touch=clients.blind_touch, node_of=clients.node_of)
+        rules = clients.rules_on(rules or rules_for(settings))
         manager = cls(clients.make, rules, settings.timeouts)
         manager._closes = client is None  # what the app made, the app closes
         return manager

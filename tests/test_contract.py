@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from elasticache_sessions.clients.base import AsyncCacheClient, CacheClient
+from elasticache_sessions.clients.base import AsyncCacheClient, CacheClient, Scanning
 from elasticache_sessions.clients.choice import async_clients_for, client_for
 from elasticache_sessions.settings import Settings
 from elasticache_sessions.testing import Check, contract, hold, hold_async
@@ -54,9 +54,10 @@ def test_a_client_for_asyncio_keeps_the_contract(store: Store, check: Check) -> 
     asyncio.run(run())
 
 
-def test_a_client_says_how_it_touches(store: Store) -> None:
+def test_a_client_says_what_it_can_do(store: Store) -> None:
     """By that the contract is chosen, and the rules are."""
     made = client(store)
-    blind_touch = async_clients_for(Settings(url=store.url), None).blind_touch
-    assert made.blind_touch == blind_touch == (store.name in MEMCACHED)
+    asynchronous = async_clients_for(Settings(url=store.url), None)
+    assert made.blind_touch == asynchronous.blind_touch == (store.name in MEMCACHED)
+    assert isinstance(made, Scanning) == asynchronous.can_scan == (store.name not in MEMCACHED)
     made.close()

@@ -16,7 +16,7 @@ from elasticache_sessions import (
     Settings,
     StoreUnavailable,
 )
-from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Reply, Write
+from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Glance, Look, Reply, Write
 from elasticache_sessions.clients.memory import MemoryClient
 from elasticache_sessions.limit import Timeouts
 from elasticache_sessions.record import Header, Kind, Record, pack
@@ -108,12 +108,18 @@ class Failing:
             raise self.failures.pop(0)
         return self.client.perform(command)
 
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        return self.client.look(question)
+
     def close(self) -> None: ...
 
 
 class AsyncFailing(Failing):
     async def perform(self, command: Command) -> Reply:  # type: ignore[override]  # the same, awaited
         return super().perform(command)
+
+    async def look(self, question: Look) -> tuple[Glance | None, ...]:  # type: ignore[override]
+        return super().look(question)
 
     async def aclose(self) -> None: ...
 

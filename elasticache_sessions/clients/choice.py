@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from ..session import Rules
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient, Scanning
 from .breaker import Breakers
@@ -53,16 +54,17 @@ class AsyncClients:
     blind_touch: bool = False
     can_scan: bool = True
     node_of: NodeOf | None = None
-
-
-def node_of_client(client: CacheClient) -> NodeOf | None:
     """What tells the node that has a key, where the store has several that fail one by one."""
-    return getattr(client, "node_of", None)
+
+    def rules_on(self, rules: Rules) -> Rules:
+        """`rules`, and what such a client adds to them."""
+        return replace(rules, blind_touch=self.blind_touch, can_scan=self.can_scan, node_of=self.node_of)
 
 
-def can_scan(client: CacheClient) -> bool:
-    """Whether it can be searched."""
-    return isinstance(client, Scanning)
+def rules_on(client: CacheClient, rules: Rules) -> Rules:
+    """`rules`, and what `client` adds to them."""
+    can_scan, node_of = isinstance(client, Scanning), getattr(client, "node_of", None)
+    return replace(rules, blind_touch=client.blind_touch, can_scan=can_scan, node_of=node_of)
 
 
 def async_clients_for(settings: Settings, given: Any) -> AsyncClients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from ..record import HEADER_BYTES, Kind
+from ..record import HEADER_BYTES, LASTING
 from .base import Glance, Read
 from .memcached_asks import Ask, Flight, Left
 from .memcached_copies import read
@@ -34,7 +34,7 @@ def alike(glances: Sequence[Glance | None]) -> Glance | None:
     find out.
     """
     first = glances[0] if glances else None
-    if first is None or len(first.header) < HEADER_BYTES or first.header[_KIND_AT] != Kind.LIVE:
+    if first is None or len(first.header) < HEADER_BYTES or first.header[_KIND_AT] not in LASTING:
         return None
     left: list[float] = []
     for each in glances:

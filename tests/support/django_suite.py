@@ -24,8 +24,9 @@ from django.test import SimpleTestCase
 from django.test.runner import DiscoverRunner
 from django.test.utils import setup_test_environment
 
-from elasticache_sessions.clients.base import Command, Read
+from elasticache_sessions.clients.base import Look, Read, Scan
 from elasticache_sessions.manager import AsyncSessionManager, SessionManager
+from elasticache_sessions.operation import Question
 from tests.support.load import PATIENT
 
 _keys: Final[set[bytes]] = set()
@@ -60,17 +61,18 @@ def count_commands(result: Result) -> None:
     """Whoever asks the store goes through one of these two."""
     perform, perform_async = SessionManager._perform, AsyncSessionManager._perform
 
-    def note(command: Command) -> None:
+    def note(question: Question) -> None:
         result.asked += 1
-        _keys.add(command.key)
+        if not isinstance(question, Look | Scan):
+            _keys.add(question.key)
 
-    def noting(self: SessionManager, operation: Any, command: Command) -> Any:
-        note(command)
-        return perform(self, operation, command)
+    def noting(self: SessionManager, operation: Any, question: Question) -> Any:
+        note(question)
+        return perform(self, operation, question)
 
-    async def noting_async(self: AsyncSessionManager, operation: Any, client: Any, command: Command) -> Any:
-        note(command)
-        return await perform_async(self, operation, client, command)
+    async def noting_async(self: AsyncSessionManager, operation: Any, client: Any, question: Question) -> Any:
+        note(question)
+        return await perform_async(self, operation, client, question)
 
     SessionManager._perform = noting  # type: ignore[method-assign]
     AsyncSessionManager._perform = noting_async  # type: ignore[method-assign]

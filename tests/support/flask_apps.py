@@ -12,7 +12,7 @@ from flask import Flask, Response, request, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from elasticache_sessions.clients.base import CacheClient, Command, Read, Reply, Write
+from elasticache_sessions.clients.base import CacheClient, Command, Glance, Look, Read, Reply, Write
 from elasticache_sessions.flask import ElastiCacheSessionInterface, ElastiCacheSessions
 from elasticache_sessions.session import handle_of
 from tests.support.load import PATIENTLY
@@ -33,6 +33,9 @@ class RecordingClient:
         self.commands.append(command)
         self.before(command)
         return self._client.perform(command)
+
+    def look(self, question: Look) -> tuple[Glance | None, ...]:
+        return self._client.look(question)
 
     def close(self) -> None:
         self._client.close()
