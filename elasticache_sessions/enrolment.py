@@ -50,7 +50,9 @@ def enrol(
     def decide(found: OwnerList) -> Flow[Next]:
         listed = without_those_over(found.listed, rules.now())
         had = listed.pop(in_place_of, None) if in_place_of is not None else None
-        if had is None and handle not in listed:
+        # Whoever searched for a lost list may have found it already, but has not asked whether there is room.
+        listed.pop(handle, None)
+        if had is None:
             listed = yield from _with_room(found.owner, listed, rules, may_refuse=in_place_of is None)
         here = entry
         if had is not None and entry.origin == UNKNOWN_ORIGIN:

@@ -566,6 +566,25 @@ def test_it_ends_as_well_when_its_owner_asks_what_there_is(desk: Desk) -> None:
     assert not desk.find(session)
 
 
+def test_whoever_was_found_by_a_search_before_he_was_listed_needs_room_all_the_same() -> None:
+    desk = Desk()
+    desk.with_rules(max_sessions=1, on_limit="refuse")
+    first = desk.sign_in()
+    desk.lose_the_list()
+    once = [1]
+
+    def meddle(command: Command, perform: Callable[[], Reply]) -> Reply:
+        if command.key == desk.key() and once:
+            once.clear()
+            assert len(desk.of()) == 2, "the second one is stored, and nobody has its id yet"
+        return perform()
+
+    desk.meddle = meddle
+    with pytest.raises(TooManySessions):
+        desk.sign_in()
+    assert desk.handles() == {first.handle}
+
+
 def test_after_a_loss_that_was_noticed_a_search_finds_the_others() -> None:
     desk = Desk()
     noticed, silent = desk.sign_in(), desk.sign_in()
