@@ -58,12 +58,12 @@ def _secret(name: str, value: object) -> bytes:
 
 
 def _keys(name: str, value: object) -> tuple[bytes, ...]:
-    listed = value.split(",") if isinstance(value, str) else value
+    listed = [each.strip() for each in value.split(",")] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not listed:
         raise ConfigurationError(
             f"{NAME}{name} is no list of keys. Write a list of secrets; in the environment, with commas between. {_MAKE_ONE}"
         )
-    keys = [each.strip().encode() if isinstance(each, str) else each for each in listed]
+    keys = [each.encode() if isinstance(each, str) else each for each in listed]
     for number, key in enumerate(keys, 1):
         if not isinstance(key, bytes) or len(key) < 32:
             raise ConfigurationError(
@@ -81,7 +81,7 @@ def _one_of(choices: Mapping[str, str]) -> Callable[[str, object], str]:
     def check(name: str, value: object) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        meant = " or ".join(f"'{choice}' {does}" for choice, does in choices.items())
+        meant = "; or ".join(f"'{choice}' {does}" for choice, does in choices.items())
         raise ConfigurationError(
             f"{NAME}{name} is {value!r}.{suggestion(str(value), tuple(choices))} Write {meant}."
         )
