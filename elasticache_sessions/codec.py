@@ -58,8 +58,10 @@ def decode(data: bytes) -> Any:
     """
     try:
         return ormsgpack.unpackb(data, ext_hook=_unpack_extension)
-    except Exception as error:  # bytes can provoke anything; whatever it is, they are unreadable
-        raise DecodeError(f"not a value of this package: {error}") from error
+    except DecodeError as error:
+        raise DecodeError(f"not a value of this package: {error}") from None
+    except Exception as error:  # noqa: BLE001 - it may be any, and say what the value is
+        raise DecodeError(f"not a value of this package: {type(error).__name__}") from None
 
 
 def encode_foreign(data: bytes) -> bytes:
@@ -82,8 +84,8 @@ def decode_foreign(data: bytes) -> bytes | None:
     try:
         # The hook gives None for an extension of ours: only the outermost one matters here.
         whole = ormsgpack.unpackb(data, ext_hook=hook)
-    except Exception as error:
-        raise DecodeError(f"not a value of this package: {error}") from error
+    except Exception as error:  # noqa: BLE001 - it may be any, and say what the bytes say
+        raise DecodeError(f"not a value of this package: {type(error).__name__}") from None
     return found[0] if whole is None and found else None
 
 

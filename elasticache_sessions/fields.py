@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, Self, SupportsIndex
 
 from . import codec
 from .exceptions import DecodeError, EncodeError
+from .opaque import OpaqueDict
 from .scalars import IMMUTABLE
 
 # Stands in the dict for a value that is still encoded. Every way in is overridden, so nobody sees it.
@@ -69,7 +70,7 @@ class Fields(dict[str, Any]):
             EncodeError: a value cannot be stored; names the field and the type.
         """
         self._load()
-        encoded = {}
+        encoded = OpaqueDict[bytes]()
         # Copies, since another thread with the same context may be changing the session.
         open_ended = self._open_ended.copy()
         for name, value in list(super().items()):
@@ -79,6 +80,7 @@ class Fields(dict[str, Any]):
                 try:
                     encoded[name] = self.form(value, self._stored.get(name))
                 except EncodeError as error:
+                    del value  # a traceback may show variables
                     raise EncodeError(error.reason, name) from None
             else:
                 encoded[name] = self._stored[name]
@@ -103,7 +105,7 @@ class Fields(dict[str, Any]):
         has none.
         """
         self._load()
-        taken: dict[str, object] = {}
+        taken = OpaqueDict[object]()
         for name, value in list(super().items()):
             try:
                 before = self._stored.get(name)
@@ -273,7 +275,7 @@ class Fields(dict[str, Any]):
         try:
             value = self.from_bytes(self._stored[name])
         except DecodeError as error:
-            self._give_up(name, error)
+            self._give_up(name, error.with_traceback(None))  # which would show the bytes
         with _decoding:
             # Another thread may have been faster; whoever asks must get the same object.
             if (there := super().get(name, _ENCODED)) is not _ENCODED:

@@ -20,6 +20,7 @@ from . import enrolment
 from .exceptions import DecodeError, SessionEnded
 from .fields import Fields
 from .merging import merge_into
+from .opaque import OpaqueDict, OpaqueList
 from .reading import load, look
 from .record import Header, Kind, Record
 from .session import Rules, Session, with_wishes
@@ -89,7 +90,7 @@ def _write(
 
     def decide(theirs: Record) -> Record | None:
         nonlocal reason
-        fields = change(dict(mine) if replaces else merge_into(theirs, base, mine))
+        fields = change(OpaqueDict(mine) if replaces else merge_into(theirs, base, mine))
         header = with_wishes(session, theirs.header, fields, rules)
         reason = "expired" if header is None else "emptied"
         if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
@@ -129,7 +130,7 @@ def apply(session: Session, change: Callable[[Fields], T], rules: Rules) -> Flow
     Raises:
         SessionEnded, EncodeError, ValueTooLarge, StoreUnavailable, OutcomeUnknown
     """
-    results: list[T] = []
+    results = OpaqueList[T]()
     broken: list[DecodeError] = []
 
     def run(fields: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -186,7 +187,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     yield from enrolment.listed(new, session, rules, old.header)
 
     def carry(theirs: Record) -> Flow[None]:
-        merged = dict(mine) if replaces else merge_into(theirs, old, mine)
+        merged = OpaqueDict(mine) if replaces else merge_into(theirs, old, mine)
         wishes = with_wishes(session, theirs.header, merged, rules) or theirs.header
 
         def decide(now: Record) -> Record | None:

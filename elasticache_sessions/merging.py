@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .opaque import OpaqueDict
 from .record import Record, comes_from
 
 
@@ -20,7 +21,7 @@ def merge(
     change. Not if theirs was not made of base (`from_base`), as the store has lost that: then what is missing may not have
     been deleted.
     """
-    merged = dict(theirs)
+    merged = OpaqueDict(theirs)
     for name in base.keys() - mine.keys():
         merged.pop(name, None)
     for name, value in mine.items():

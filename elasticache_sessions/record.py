@@ -35,6 +35,7 @@ import ormsgpack
 
 from .compressing import FLAGS, grown
 from .exceptions import DecodeError
+from .opaque import OpaqueBytes
 from .sealing import Seal
 
 FORMAT: Final = 1
@@ -114,7 +115,7 @@ class Record:
     """A header and the fields, each encoded on its own by `codec.encode`."""
 
     header: Header
-    fields: Mapping[str, bytes] = field(default_factory=dict)
+    fields: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def pack(record: Record, seal: Seal | None = None) -> bytes:
@@ -155,7 +156,7 @@ def _lasting(data: bytes) -> bytes:
 
 
 def _summed(header: bytes, body: bytes) -> bytes:
-    return header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body
+    return OpaqueBytes(header + _CRC.pack(zlib.crc32(body, zlib.crc32(header))) + body)
 
 
 def restamped(data: bytes, *, alone: bool) -> bytes:

@@ -122,7 +122,7 @@ class Session:
     """An idle timeout in seconds of this session's own. 0 or less ends the session, a part of a second is a whole one."""
     expires_at: float | None = None
     """An end of this session's own, in seconds since 1970."""
-    owner: str | None = None
+    owner: str | None = field(default=None, repr=False)
     """Whose session it is to be: gets a new id."""
     signing_in: bool = False
     """Whether its owner signs in anew: the absolute timeout begins again. Setting `owner` does so, too."""
@@ -130,7 +130,7 @@ class Session:
     """Whether it is to get a new id."""
     next_id: str | None = field(default=None, repr=False)
     """The id that it will have once it is stored under a new one; None: any."""
-    origin: Origin = UNKNOWN_ORIGIN
+    origin: Origin = field(default=UNKNOWN_ORIGIN, repr=False)
     """Where it is signed in from: for the list of its owner's sessions."""
     ending: bool = False
     """Whether it is to end; what `fields` holds then belongs to a new session."""

@@ -202,7 +202,7 @@ def test_a_mistake_in_the_serializer_is_an_error_and_not_taken_for_a_request_wit
     response = browser.visit(view)
     assert (response.status_code, response.cookies) == (500, {})
     browser.client.raise_request_exception = True
-    with pytest.raises(EncodeError, match=r"field 'steps'.*cannot store it: 'NoneType'"):
+    with pytest.raises(EncodeError, match=r"field 'steps'.*cannot store it: AttributeError: 'NoneType'"):
         browser.visit(view)
     assert browser.stored() == stored
 

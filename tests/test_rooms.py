@@ -46,6 +46,7 @@ MAY_IMPORT = {
 # From the ground up: a room may import only those before it in the list.
 ORDER = [
     "exceptions",
+    "opaque",
     "scalars",
     "codec",
     "fields",

@@ -19,7 +19,7 @@ seconds, at least 1, and may be longer than 30 days.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 ABSENT: Final = b""
@@ -56,7 +56,7 @@ class Write:
     """
 
     key: bytes
-    value: bytes
+    value: bytes = field(repr=False)
     ttl: int
     token: bytes
     exactly_once: bool = False
@@ -69,7 +69,7 @@ class Replace:
     """
 
     key: bytes
-    value: bytes
+    value: bytes = field(repr=False)
     ttl: int
 
 
@@ -79,7 +79,7 @@ class Entry:
     not say.
     """
 
-    value: bytes
+    value: bytes = field(repr=False)
     token: bytes
     ttl_left: float | None = None
 

@@ -25,6 +25,7 @@ from pymemcache.exceptions import (
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import TimeIsUp, running
+from ..opaque import OpaqueBytes
 from ..record import HEADER_BYTES
 from .base import ABSENT, Command, Entry, Glance, Read, Write
 from .memcached_asks import Left
@@ -158,7 +159,9 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         value, expires = command.value, expiry(command.ttl, now)
         end = b"" if token is None else b" " + token
         line = b"%b %b 0 %d %d%b\r\n" % (name, key, expires, len(value), end)
-        return b"%b%b\r\n" % (line, value), partial(self._store, name, key, value, expires, token)
+        return OpaqueBytes(b"%b%b\r\n" % (line, value)), partial(
+            self._store, name, key, value, expires, token
+        )
 
     def _read(self, name: bytes, key: bytes) -> Entry | None:
         self._values, self._expected = 0, _END_BYTES
@@ -206,7 +209,9 @@ class Connection(Client):  # type: ignore[misc]  # pymemcache comes without type
         except BaseException as error:
             self.close()
             if isinstance(error, OSError | UnicodeError | MemcacheError | KeyError | ValueError):
-                raise self._in_our_words(error, sent) from error
+                # What does not fit may be a part of somebody's session.
+                misfit = isinstance(error, MemcacheUnknownError | KeyError | ValueError)
+                raise self._in_our_words(error, sent) from (None if misfit else error)
             raise
 
     def _in_our_words(self, error: Exception, sent: bool) -> Exception:

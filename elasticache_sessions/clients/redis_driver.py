@@ -62,6 +62,9 @@ class Driver:
         try:
             yield
         except (self.base, self.lost, OSError, UnicodeError) as error:
+            text = str(error)
+            if _ECHO in text:  # of the command: what a session holds, perhaps
+                error.args = (text.partition(_ECHO)[0],)
             raise self._in_our_words(error, sent) from error
 
     def _in_our_words(self, error: Exception, sent: bool) -> Exception:
@@ -116,5 +119,6 @@ class Driver:
         )
 
 
+_ECHO: Final = ", with args beginning with"
 # What pools say that hand out no more; to valkey-py it is a ConnectionError like any other.
 _NONE_FREE: Final = ("No connection available.", "Too many connections")

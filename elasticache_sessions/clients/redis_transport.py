@@ -54,11 +54,9 @@ def ask_all(pool: Any, driver: Driver, requests: Sequence[Request]) -> list[obje
         for request in requests:
             try:
                 with driver.translated():
-                    reply = connection.read_response()
+                    answers.append(_fitting(connection.read_response(), request))
             except (Refused, Redirected) as said:
                 answers.append(_answer_in(said))
-            else:
-                answers.append(_fitting(reply, request))
     return answers
 
 
@@ -85,11 +83,9 @@ async def ask_all_async(pool: Any, driver: Driver, requests: Sequence[Request]) 
         for request in requests:
             try:
                 with driver.translated():
-                    reply = await connection.read_response()
+                    answers.append(_fitting(await connection.read_response(), request))
             except (Refused, Redirected) as said:
                 answers.append(_answer_in(said))
-            else:
-                answers.append(_fitting(reply, request))
     return answers
 
 
@@ -152,6 +148,7 @@ def _answer_in(said: Refused | Redirected) -> Refusal | Redirected:
 
 def _fitting(reply: object, request: Request) -> object:
     if not request.fits(reply):
+        reply = None  # it may be somebody else's session, and a traceback may show variables
         raise StoreUnavailable(_MISFIT, retry=True)
     return reply
 

@@ -81,10 +81,8 @@ def fields_of(serializer: str) -> type[Fields]:
     def to_bytes(value: Any) -> bytes:
         try:
             return codec.encode_foreign(kind().dumps({"value": value}))
-        except (
-            Exception
-        ) as error:  # a serializer may raise anything; whatever it is, the value cannot be stored
-            raise EncodeError(f"{serializer} cannot store it: {error}") from error
+        except Exception as error:  # noqa: BLE001 - it may be any, and say what the value is
+            raise EncodeError(f"{serializer} cannot store it: {_in_short(error)}") from None
 
     def from_bytes(data: bytes) -> Any:
         foreign = codec.decode_foreign(data)
@@ -92,14 +90,20 @@ def fields_of(serializer: str) -> type[Fields]:
             return codec.decode(data)
         try:
             return kind().loads(foreign)["value"]
-        except Exception as error:  # as above: unreadable
-            raise DecodeError(f"{serializer} cannot read it: {error}") from error
+        except Exception as error:  # noqa: BLE001 - it may be any, and say what the bytes say
+            raise DecodeError(f"{serializer} cannot read it: {type(error).__name__}") from None
 
     return type(
         "SerializedFields",
         (_SerializedFields,),
         {"to_bytes": staticmethod(to_bytes), "from_bytes": staticmethod(from_bytes)},
     )
+
+
+def _in_short(error: Exception) -> str:
+    """What a serializer says of a value: of its type. What it says else may be the value."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, TypeError | AttributeError) else kind
 
 
 def _exact_or_json(value: Any) -> bytes:

@@ -14,6 +14,7 @@ from .. import flows
 from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
 from ..index import Origin
+from ..opaque import OpaqueDict
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
 from .content import BOOKKEEPING, EXPIRY, OWNER, SIGN_IN
@@ -214,7 +215,7 @@ class State:
 
     def catch_up(self, rules: Rules) -> Flow[Session]:
         """Look at what is stored only now, to replace it by what was put in after `clear`."""
-        content = {} if self.core is None else dict(self.core.fields)
+        content = OpaqueDict[object](self.core.fields if self.core else {})
         self.core, self.unread = None, False
         core = yield from self.read(rules)
         core.fields.clear()
@@ -280,7 +281,7 @@ class State:
         """End it. What is put in later begins a new one."""
         self.want_flush(rules)
         core, key = self.core, self.stored_key
-        content = {} if self.core is None else dict(self.core.fields)
+        content = OpaqueDict[object](self.core.fields if self.core else {})
         by_delete = self.ended and self.key is not None
         elsewhere = self.ended and self.key is None and not self.illegible
         if core is None or core.stored is None:

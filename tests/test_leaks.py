@@ -1,0 +1,218 @@
+"""Logs, errors and tracebacks hold no id, no cookie and nothing of what a session holds, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ormsgpack
+import pytest
+
+from elasticache_sessions import scalars
+from elasticache_sessions.record import Record, pack, unpack
+from elasticache_sessions.session import handle_of
+from elasticache_sessions.settle import Event
+from tests.support.instances import CANARY, Instance, Visit, instances, use
+from tests.support.leaks import Ids, shown, shown_of
+from tests.support.load import is_write
+from tests.support.proxy import Proxy
+from tests.support.stores import Store
+from tests.test_signals import hearing
+
+
+class Shown(logging.Handler):
+    """Everything that is logged, at any level, by anybody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(shown(record))
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    handler, root = Shown(), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield handler.lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+REPLIES = {
+    "redis": (
+        b"*1\r\n$%d\r\n%b\r\n" % (len(CANARY), CANARY.encode()),
+        b"-ERR unknown command 'X', with args beginning with: '%b'\r\n" % CANARY.encode(),
+        b"-READONLY You can't write against a read only replica.\r\n",
+    ),
+    "memcached": (
+        b"%b\r\n" % CANARY.encode(),
+        b"VALUE %b\r\n" % CANARY.encode(),
+        b"SERVER_ERROR out of memory storing object\r\n",
+        b"CLIENT_ERROR bad data chunk\r\n",
+    ),
+}
+"""What a store may answer."""
+
+
+class Thing:
+    """No value of a session."""
+
+    def __repr__(self) -> str:
+        return CANARY
+
+
+def with_fields(store: Store, cookie: str, **fields: bytes) -> None:
+    """Have a session hold fields that are stored as these bytes."""
+    key = f"sess:{handle_of(cookie)}".encode()
+    record = unpack(store.get(key) or b"")
+    store.set(key, pack(Record(record.header, fields)), 600)
+
+
+def trouble(shop: Instance, store: Store, proxy: Proxy) -> Iterator[str]:
+    """What can go wrong with a session that holds a canary; the cookies."""
+    errors: list[BaseException] = []
+    kind = "memcached" if proxy.url.startswith("memcached") else "redis"
+
+    def ask(view: Callable[[Visit], object], cookie: str | None) -> None:
+        errors.extend(shop.ask(view, cookie).errors)
+
+    def begun() -> str:
+        return shop.ask(lambda visit: visit.update(a=CANARY, b=[CANARY])).session_id
+
+    def late(visit: Visit) -> None:
+        visit["late"] = CANARY
+        ask(lambda visit: visit.update(other=CANARY), first)
+
+    yield (first := begun())
+    ask(late, first)  # a conflict
+    # What cannot be stored.
+    deep: list[Any] = [CANARY]
+    for _ in range(300):
+        deep = [deep]
+    for bad in (object(), Thing(), {CANARY: {(1, CANARY): Thing()}}, [CANARY, Thing()], deep, CANARY * 1_000):
+        ask(lambda visit, bad=bad: visit.update(good=CANARY, bad=bad), first)  # type: ignore[misc]
+        ask(lambda visit, bad=bad: visit.apply(lambda fields: fields.update(y=CANARY, x=bad)), first)  # type: ignore[misc]
+    ask(lambda visit: (visit.get("a"), visit.raw.__setitem__(7, CANARY)), first)
+    ask(lambda visit: visit.apply(lambda fields: fields["none"]), first)
+
+    # What cannot be read.
+    for broken in (
+        b"\xc1" + CANARY.encode(),
+        ormsgpack.packb(ormsgpack.Ext(scalars.FOREIGN, CANARY.encode())),
+        *(ormsgpack.packb(ormsgpack.Ext(tag, ormsgpack.packb([CANARY] * 3))) for tag in scalars.UNPACK),
+        *(ormsgpack.packb(ormsgpack.Ext(tag, CANARY.encode())) for tag in scalars.UNPACK),
+    ):
+        yield (corrupt := begun())
+        with_fields(store, corrupt, a=broken)
+        ask(lambda visit: visit["a"], corrupt)
+        ask(lambda visit: visit.apply(lambda fields: fields["a"]), corrupt)
+    yield (corrupt := begun())
+    key = f"sess:{handle_of(corrupt)}".encode()
+    store.set(key, (store.get(key) or b"")[:-1] + b"?", 600)
+    ask(dict, corrupt)
+    store.set(key, CANARY.encode(), 600)
+    ask(dict, corrupt)
+    if kind == "redis":
+        store.raw("DEL", key)
+        store.raw("RPUSH", key, CANARY.encode())
+        ask(dict, corrupt)
+        ask(lambda visit: visit.update(a=CANARY), corrupt)
+
+    # The store fails before, and in the middle.
+    verbs: list[Callable[[Visit], object]] = [
+        dict,
+        lambda visit: visit.update(late=CANARY),
+        lambda visit: visit.setdefault("late", CANARY),
+        lambda visit: (visit.clear(), visit.update(late=CANARY)),
+        lambda visit: visit.apply(lambda fields: fields.update(late=CANARY) or CANARY),
+        lambda visit: visit.pop("a"),
+        lambda visit: (visit.update(late=CANARY), visit.cycle()),
+        lambda visit: (visit.update(late=CANARY), visit.login("ada")),
+        lambda visit: visit.logout(),
+    ]
+
+    def fail_by(break_it: Callable[[], object], cookie: str) -> None:
+        for verb in verbs:
+            for at_once in (True, False):
+
+                def view(visit: Visit) -> None:
+                    if not at_once:
+                        visit.get("a")
+                    break_it()
+                    verb(visit)
+
+                ask(view, cookie)
+                proxy.heal()
+
+    for break_it in (
+        proxy.go_down,
+        lambda: proxy.lose_reply(when=is_write, times=100),
+        *(partial(proxy.replace_reply, reply, times=100) for reply in REPLIES[kind]),
+    ):
+        yield (failed := begun())
+        fail_by(break_it, failed)
+    kinds = {type(error).__name__ for error in errors}
+    assert kinds >= {"EncodeError", "ValueTooLarge", "KeyError"}
+    for error in errors:
+        yield shown_of(error)
+
+
+@pytest.mark.usefixtures("never_left_alone")
+@pytest.mark.parametrize(
+    ("framework", "kind"),
+    [
+        ("flask", "valkey-9.1"),
+        ("django-wsgi", "valkey-9.1"),
+        ("django-asgi", "valkey-9.1"),
+        ("flask", "memcached"),
+        ("django-asgi", "memcached"),
+    ],
+)
+def test_whatever_happens_nothing_shows_an_id_or_what_a_session_holds(
+    framework: str, kind: str, give_store: Callable[[str], Store]
+) -> None:
+    def fail(event: Event) -> None:
+        raise ValueError(event)
+
+    ids, store = Ids(), give_store(kind)
+    ids.remember()
+    with (
+        Proxy(*store.ports, dialect=store.dialect) as proxy,
+        instances(framework, proxy.url, max_bytes=5_000) as (shop,),
+        logged() as lines,
+        hearing(shop) as heard,
+    ):
+        manager = shop.manager
+        getattr(manager, "manager", manager).on_event(fail)
+        cookies = use(shop) | {"i" * 40, "j" * 40}
+        texts = list(trouble(shop, store, proxy))
+    cookies |= {text for text in texts if len(text) == 40}
+    everything = "\n".join([*lines, *[text for text in texts if len(text) > 40], *map(str, heard)])
+    # It has been looked in the right places.
+    for said in (
+        "its changes are dropped",
+        "cannot be read and counts as none",
+        "did not answer",
+        "does not fit the question",
+        "refused the command",
+        "the session would take",
+        "would not come back as it was",
+        "nested deeper",
+        ": conflict",
+        "which was told what happened to a session, failed",
+        "session_id = <session ",
+        "value = <",
+    ):
+        assert said in everything, said
+    assert ids.within(everything) == []
+    assert [secret for secret in cookies if secret in everything] == []
+    assert [line for line in everything.splitlines() if CANARY in line] == []
