@@ -62,9 +62,8 @@ class Driver:
         try:
             yield
         except (self.base, self.lost, OSError, UnicodeError) as error:
-            text = str(error)
-            if _ECHO in text:  # of the command: what a session holds, perhaps
-                error.args = (text.partition(_ECHO)[0],)
+            if _ECHO in str(error):  # of the command: what a session holds, perhaps
+                error.args = (str(error).partition(_ECHO)[0],)
             raise self._in_our_words(error, sent) from error
 
     def _in_our_words(self, error: Exception, sent: bool) -> Exception:

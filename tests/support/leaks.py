@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Final
@@ -16,7 +17,7 @@ from elasticache_sessions import Fields, session
 _PACKAGE: Final = str(Path(elasticache_sessions.__file__).parent)
 _LIKE_AN_ID: Final = re.compile(r"(?<![\w-])[\w-]{40}(?![\w-])", re.ASCII)
 # Methods of a session that are given what it is to hold: whoever calls them has it in variables as well.
-_VERBS: Final = frozenset({"__setitem__", "get", "pop", "setdefault", "update"})
+_VERBS: Final = frozenset({"__setitem__", "setdefault", "update"})
 
 
 def shown(record: logging.LogRecord) -> str:
@@ -51,11 +52,11 @@ class Ids:
 
     def __init__(self) -> None:
         self._made: set[str] = set()
-        self._make = session.secrets.token_urlsafe
+        self._make: Callable[[int], str] = secrets.token_urlsafe
 
     def remember(self) -> None:
         """From now on, for good."""
-        session.secrets = SimpleNamespace(token_urlsafe=self._token)  # type: ignore[assignment]  # nothing else of it is used there
+        vars(session)["secrets"] = SimpleNamespace(token_urlsafe=self._token)  # all that is used of it
 
     def _token(self, size: int) -> str:
         made = self._make(size)
