@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,7 @@ from elasticache_sessions import operation
 from elasticache_sessions.clients import breaker
 from tests.support import stores
 from tests.support.instances import FRAMEWORKS
+from tests.support.leaks import IDS, Watch
 from tests.support.proxy import Proxy
 from tests.support.servers import VALKEY_9_1, Server
 from tests.support.stores import Store
@@ -67,6 +69,19 @@ def _store_of(item: pytest.Item) -> object:
     return next(
         (params[name] for name in ("store", "networked_store", "redis_store") if name in params), None
     )
+
+
+IDS.remember()
+
+
+@pytest.fixture(autouse=True)
+def no_id_is_logged() -> Iterator[Watch]:
+    """Whatever a test does, our loggers show no id."""
+    watch, logger = Watch(), logging.getLogger("elasticache_sessions")
+    logger.addHandler(watch)
+    yield watch
+    logger.removeHandler(watch)
+    assert watch.found == []
 
 
 @pytest.fixture(scope="session")

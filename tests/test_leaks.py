@@ -11,13 +11,13 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from elasticache_sessions import AsyncSessionManager, SessionManager, scalars
+from elasticache_sessions import AsyncSessionManager, SessionManager, StoreUnavailable, scalars
 from elasticache_sessions.record import Record, pack, unpack
-from elasticache_sessions.session import handle_of
+from elasticache_sessions.session import handle_of, new_id
 from elasticache_sessions.settle import Event
 from tests.support.instances import CANARY, Instance, Visit, instances, use
-from tests.support.leaks import Ids, shown, shown_of
-from tests.support.load import OnLoop, is_write
+from tests.support.leaks import IDS, Watch, shown, shown_of
+from tests.support.load import OnLoop, is_write, manager_of
 from tests.support.proxy import Proxy
 from tests.support.signals import hearing
 from tests.support.stores import Store
@@ -200,8 +200,7 @@ def test_whatever_happens_nothing_shows_an_id_or_what_a_session_holds(
     def fail(event: Event) -> None:
         raise ValueError(event)
 
-    ids, store = Ids(), give_store(kind)
-    ids.remember()
+    store = give_store(kind)
     with (
         Proxy(*store.ports, dialect=store.dialect) as proxy,
         instances(framework, proxy.url, max_bytes=5_000) as (shop,),
@@ -232,6 +231,24 @@ def test_whatever_happens_nothing_shows_an_id_or_what_a_session_holds(
         "value = <",
     ):
         assert said in everything, said
-    assert ids.within(everything) == []
+    assert IDS.within(everything) == []
     assert [secret for secret in cookies if secret in everything] == []
     assert [line for line in everything.splitlines() if CANARY in line] == []
+
+
+def test_a_manager_that_is_given_a_plain_id_shows_none() -> None:
+    with manager_of("threads", "redis://127.0.0.1:1") as manager:
+        plain = str(new_id())
+        for ask in (manager.load, manager.end):
+            with pytest.raises(StoreUnavailable) as failed:
+                ask(plain)
+            assert plain not in shown_of(failed.value)
+
+
+def test_every_test_fails_where_one_of_our_loggers_shows_an_id(no_id_is_logged: Watch) -> None:
+    made, log = new_id(), logging.getLogger("elasticache_sessions.somewhere")
+    log.warning("session %s, %r, %s", handle_of(made), made, "x" * 40)
+    assert no_id_is_logged.found == []
+    log.warning("session %s", made)
+    assert no_id_is_logged.found == [f"session {made}"]
+    no_id_is_logged.found.clear()

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Final
@@ -52,14 +52,13 @@ class Ids:
 
     def __init__(self) -> None:
         self._made: set[str] = set()
-        self._make: Callable[[int], str] = secrets.token_urlsafe
 
     def remember(self) -> None:
         """From now on, for good."""
         vars(session)["secrets"] = SimpleNamespace(token_urlsafe=self._token)  # all that is used of it
 
     def _token(self, size: int) -> str:
-        made = self._make(size)
+        made = secrets.token_urlsafe(size)
         self._made.add(made)
         return made
 
@@ -67,15 +66,17 @@ class Ids:
         return [word for word in _LIKE_AN_ID.findall(text) if word in self._made]
 
 
+IDS: Final = Ids()
+
+
 class Watch(logging.Handler):
     """Keeps the log lines that hold an id."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._ids = ids
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        if self._ids.within(text):
+        if IDS.within(text):
             self.found.append(text)
