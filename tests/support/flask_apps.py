@@ -12,8 +12,19 @@ from flask import Flask, Response, request, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from elasticache_sessions.clients.base import CacheClient, Command, Glance, Look, Read, Reply, Write
+from elasticache_sessions.clients.base import (
+    CacheClient,
+    Command,
+    Glance,
+    Look,
+    Page,
+    Read,
+    Reply,
+    Scan,
+    Write,
+)
 from elasticache_sessions.flask import ElastiCacheSessionInterface, ElastiCacheSessions
+from elasticache_sessions.operation import Question
 from elasticache_sessions.session import handle_of
 from tests.support.load import PATIENTLY
 
@@ -26,8 +37,8 @@ class RecordingClient:
     def __init__(self, client: CacheClient) -> None:
         self._client = client
         self.blind_touch = client.blind_touch
-        self.commands: list[Command] = []
-        self.before: Callable[[Command], object] = lambda command: None
+        self.commands: list[Question] = []
+        self.before: Callable[[Question], object] = lambda command: None
 
     def perform(self, command: Command) -> Reply:
         self.commands.append(command)
@@ -35,7 +46,15 @@ class RecordingClient:
         return self._client.perform(command)
 
     def look(self, question: Look) -> tuple[Glance | None, ...]:
+        self.commands.append(question)
+        self.before(question)
         return self._client.look(question)
+
+    def scan(self, question: Scan) -> Page:
+        self.commands.append(question)
+        self.before(question)
+        page: Page = self._client.scan(question)  # type: ignore[attr-defined]  # nobody asks one that cannot
+        return page
 
     def close(self) -> None:
         self._client.close()
@@ -127,7 +146,9 @@ class Site:
         self.manager.close()
 
 
-def _name(command: Command) -> str:
+def _name(command: Question) -> str:
+    if isinstance(command, Look | Scan):
+        return type(command).__name__.lower()
     if isinstance(command, Read):
         return "read" if command.touch is None else "touch"
     return "write" if isinstance(command, Write) else "replace"
