@@ -230,8 +230,8 @@ def test_a_new_session_costs_one(shop: Instance, proxy: Proxy) -> None:
     assert cost(proxy, lambda: shop.ask(put(user="Ada"))) == 1
 
 
-def test_signing_in_without_a_session_costs_one(shop: Instance, proxy: Proxy) -> None:
-    assert cost(proxy, lambda: shop.ask(lambda visit: [visit.update(user="Ada"), visit.login("1")])) == 1
+def test_signing_in_without_a_session_costs_three(shop: Instance, proxy: Proxy) -> None:
+    assert cost(proxy, lambda: shop.ask(lambda visit: [visit.update(user="Ada"), visit.login("1")])) == 3
 
 
 def test_a_new_id_costs_three(shop: Instance, proxy: Proxy) -> None:
@@ -239,19 +239,31 @@ def test_a_new_id_costs_three(shop: Instance, proxy: Proxy) -> None:
     assert cost(proxy, lambda: shop.ask(lambda visit: visit.cycle(), cookie)) == 3
 
 
-def test_signing_in_costs_three(shop: Instance, proxy: Proxy) -> None:
+def test_signing_in_costs_five(shop: Instance, proxy: Proxy) -> None:
+    """Two of them for the list of the user's sessions."""
     cookie = sign_in(shop)
     sign_in_as_grace: View = lambda visit: [visit.update(user="Grace"), visit.login("1")]  # noqa: E731 - as above
-    assert cost(proxy, lambda: shop.ask(sign_in_as_grace, cookie)) == 3
+    assert cost(proxy, lambda: shop.ask(sign_in_as_grace, cookie)) == 5
 
 
-def test_signing_out_costs_two(shop: Instance, proxy: Proxy) -> None:
+def test_signing_out_costs_four_and_two_where_nobody_was_signed_in(shop: Instance, proxy: Proxy) -> None:
     cookie = shop.ask(lambda visit: [visit.update(user="Ada"), visit.login("ada")]).session_id
-    assert cost(proxy, lambda: shop.ask(lambda visit: visit.logout(), cookie)) == 2
+    assert cost(proxy, lambda: shop.ask(lambda visit: visit.logout(), cookie)) == 4
     cookie = sign_in(shop)
     assert cost(proxy, lambda: shop.ask(lambda visit: [read(visit), visit.logout()], cookie)) == 2
     cookie = sign_in(shop)
     assert cost(proxy, lambda: shop.ask(lambda visit: visit.clear(), cookie)) == 2
+
+
+def test_listing_a_users_sessions_costs_two_however_many_they_are(single_proxy: Proxy) -> None:
+    """Besides reading the session of whoever asks. Where there are several nodes, they are asked at once."""
+    with managers(single_proxy.url) as (manager,):
+        for _ in range(5):
+            session = Session(owner="ada")
+            session.fields["user"] = "Ada"
+            manager.save(session)
+        assert len(manager.for_user("ada")) == 5
+        assert cost(single_proxy, lambda: manager.for_user("ada")) == 2
 
 
 # Connections
