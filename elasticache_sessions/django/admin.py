@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.timesince import timesince
+from django.utils.timezone import now
 from django.views.decorators.http import require_http_methods
 
 from ..exceptions import IndexLost
@@ -39,6 +42,7 @@ else:
 
 ACTION: Final = "end_all_sessions"
 _TEMPLATES: Final = "admin/elasticache_sessions"
+_END: Final = "end:"
 
 
 class UserSessionsMixin(_Admin):
@@ -84,7 +88,7 @@ class UserSessionsMixin(_Admin):
     # The page.
 
     def sessions_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """What a user is signed in with. POST ends one (`end`: its handle), or all (`end_all`)."""
+        """What a user is signed in with. POST ends one (`end:` and its handle), or all (`end_all`)."""
         from django.contrib.admin.utils import unquote
 
         user = self.get_object(request, unquote(object_id))
@@ -100,8 +104,9 @@ class UserSessionsMixin(_Admin):
                 raise PermissionDenied
             if "end_all" in request.POST:
                 self._end_all(request, [user])
-            else:
-                self._end_one(request, user, request.POST.get("end", ""))
+            for name in request.POST:
+                if name.startswith(_END):
+                    self._end_one(request, user, name.removeprefix(_END))
             return HttpResponseRedirect(request.get_full_path())
         lost, sessions = None, list[SessionInfo]()
         try:
@@ -114,7 +119,7 @@ class UserSessionsMixin(_Admin):
             title=f"Sessions of {user}",
             original=user,
             lost=lost,
-            sessions=sessions,
+            sessions=[(session, _ago(session.created_at), _used(session)) for session in sessions],
             may_end=self.has_change_permission(request, user),
         )
 
@@ -194,3 +199,15 @@ class UserSessionsMixin(_Admin):
             # First: who has ended his own session is nobody any more.
             self.log_change(request, user, what)
             yield partial(transaction.set_rollback, True, using)
+
+
+def _used(session: SessionInfo) -> str:
+    if session.current:
+        return "now"
+    if session.last_seen is not None:
+        return _ago(session.last_seen)
+    return "" if session.last_changed is None else f"changed {_ago(session.last_changed)}"
+
+
+def _ago(moment: datetime) -> str:
+    return "just now" if now() - moment < timedelta(minutes=1) else f"{timesince(moment)} ago"

@@ -42,6 +42,7 @@ def what_every_page_shows(request: Request) -> dict[str, Any]:
         "status": lambda: status(request.session, request.META),
         "cart_items": lambda: cart.items(cart_lines(request)),
         "user_name": request.user.get_username,
+        "devices_url": reverse("shop:show_devices"),
         "admin_url": reverse("admin:index") if request.user.is_staff else None,
         "get_flashed_messages": lambda: get_messages(request),
     }

@@ -15,5 +15,8 @@ urlpatterns = [
     path("order", views.order, name="order"),
     path("sign-in", views.SignIn.as_view(extra_context={"password": PASSWORD}), name="sign_in"),
     path("sign-out", views.SignOut.as_view(), name="sign_out"),
+    path("devices", views.show_devices, name="show_devices"),
+    path("devices/<str:handle>/end", views.end_device, name="end_device"),
+    path("devices/end-others", views.end_others, name="end_others"),
     path("status.json", views.tell, name="tell"),
 ]

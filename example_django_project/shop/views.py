@@ -1,11 +1,12 @@
 """The pages of the shop."""
 
 from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LoginView, LogoutView, redirect_to_login
 from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -14,7 +15,9 @@ from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from elasticache_sessions.django import user_sessions
 from example_flask_app import cart
+from example_flask_app.device_list import devices
 from example_flask_app.status import count_visit, status
 
 from .models import Product
@@ -76,6 +79,48 @@ class SignOut(LogoutView):
         return response
 
 
+def members_only(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For whoever is signed in."""
+
+    @wraps(view)
+    def guarded(request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        return view(request, *args, **kwargs) if request.user.is_authenticated else ask_who_it_is(request)
+
+    return guarded
+
+
+def ask_who_it_is(request: HttpRequest) -> HttpResponse:
+    messages.info(request, "You are not signed in here any more. Please sign in.")
+    return redirect_to_login(reverse("shop:show_devices"))
+
+
+@require_GET
+@members_only
+def show_devices(request: Request) -> HttpResponse:
+    return render(request, "devices.html", {"devices": devices(user_sessions.for_user(request.user))})
+
+
+@require_POST
+@members_only
+def end_device(request: Request, handle: str) -> HttpResponse:
+    ended = user_sessions.end(request.user, handle)
+    messages.success(
+        request, "That device is signed out." if ended else "That device was signed out already."
+    )
+    return redirect("shop:show_devices")
+
+
+@require_POST
+@members_only
+def end_others(request: Request) -> HttpResponse:
+    number = user_sessions.end_all(request.user)
+    messages.success(request, f"{number} other {'device is' if number == 1 else 'devices are'} signed out.")
+    return redirect("shop:show_devices")
+
+
+PRIVATE = {"shop:end_device", "shop:end_others"}
+
+
 @csrf_exempt  # It changes nothing but a counter, and is called by scripts that never saw a form.
 @require_http_methods(["GET", "POST"])
 def tell(request: Request) -> JsonResponse:
@@ -95,5 +140,8 @@ def page_for(code: int, description: str) -> Callable[..., HttpResponse]:
     return lambda request, exception=None: error_page(code, description)
 
 
-def form_refused(_request: HttpRequest, reason: str = "") -> HttpResponse:
+def form_refused(request: Request, reason: str = "") -> HttpResponse:
+    match = request.resolver_match
+    if match and match.view_name in PRIVATE and not request.user.is_authenticated:
+        return ask_who_it_is(request)  # Signed out elsewhere, so there is no token to compare with any more.
     return error_page(403, "This form is out of date: the session it belongs to has ended.")
