@@ -17,6 +17,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from elasticache_sessions import StoreUnavailable
+from elasticache_sessions.clients import memcached_views
 from elasticache_sessions.clients.base import ABSENT, Command, Conflict, Entry, Read, Reply, Stored, Write
 from elasticache_sessions.clients.memcached_asks import Ask, Flight
 from elasticache_sessions.clients.memcached_copies import perform, write
@@ -68,6 +69,16 @@ def test_no_order_of_things_breaks_the_promise(make: Callable[[], World]) -> Non
 @pytest.mark.parametrize("make", WORLDS)
 def test_no_walk_breaks_the_promise(make: Callable[[], World]) -> None:
     broken = search(make, range(100))
+    assert broken is None, broken
+
+
+@pytest.mark.parametrize("make", WORLDS)
+def test_no_walk_breaks_the_promise_where_the_copies_are_encrypted(
+    make: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks after the copies has no key, and cannot make one of two."""
+    monkeypatch.setattr(memcached_views, "_union", lambda _one, _other: None)
+    broken = search(make, range(2_000, 2_040))
     assert broken is None, broken
 
 

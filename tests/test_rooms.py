@@ -181,6 +181,16 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
             "pip install 'elasticache-sessions[memcached]'",
         ),
         (
+            {"cryptography"},
+            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='memory://', encryption_keys=['k' * 32]))",
+            "pip install 'elasticache-sessions[encryption]'",
+        ),
+        (
+            {"zstandard"},
+            "elasticache_sessions as e; e.Settings(compress_min_bytes=1, compress_with='zstd').box",
+            "pip install 'elasticache-sessions[zstd]'",
+        ),
+        (
             {"botocore"},
             "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='elasticache://cache'))",
             "pip install 'elasticache-sessions[aws]'",
