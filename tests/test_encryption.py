@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from elasticache_sessions import ConfigurationError, Session, Settings, ValueTooLarge
+from elasticache_sessions.clients.base import Entry
+from elasticache_sessions.clients.memcached_views import Copy, leaving, left
 from elasticache_sessions.exceptions import DecodeError
 from elasticache_sessions.index import Origin
 from elasticache_sessions.record import (
@@ -34,6 +36,7 @@ from tests.support.load import contents, manager_of, manager_session, managers, 
 from tests.support.stores import MEMCACHED as NODES_OF_MEMCACHED, Store
 from tests.support.topologies import Nodes
 
+ID = "A" * 40
 KEY, OLD = "the first of the keys, " * 2, "one that was the first, " * 2
 
 each_kind_of_store = pytest.mark.parametrize(
@@ -295,6 +298,19 @@ def test_of_two_copies_that_have_parted_the_encrypted_one_that_counts_holds_whol
             else:
                 assert set(session.stored.fields) == {one, other}
                 assert is_compressed(mended) and len(mended) < len(pack(session.stored))
+
+
+def test_an_encrypted_session_moves_to_another_node_as_it_is() -> None:
+    sealed = restamped(
+        pack(record(b"mine"), Box.of([KEY.encode()]).of_session(ID, handle_of(ID))), alone=True
+    )
+    moving = Copy.of("a", Entry(leaving(sealed, 7, 100), b"1"))
+    assert (moving.kind, moving.counts, moving.leaving) == (Kind.LEAVING, False, sealed)
+    assert moving.is_news(6, 100) and not moving.is_news(7, 100)
+    assert moving.unpacked().header == head(sealed)
+    word = Copy.of("a", Entry(left(7, 100, head(sealed)), b"1"))
+    assert (word.kind, word.is_news(6, 100)) == (Kind.LEFT, True)
+    assert word.header is not None and not word.header.key_number
 
 
 # Settings
