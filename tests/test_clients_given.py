@@ -23,7 +23,9 @@ from elasticache_sessions import (
     Settings,
     StoreUnavailable,
 )
+from elasticache_sessions.clients.base import Look, Scan
 from elasticache_sessions.flask import ElastiCacheSessions
+from elasticache_sessions.settle import Flow
 from tests.support.load import PATIENT, OnLoop, at_once, contents, is_write, lose_every, manager_session
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
@@ -112,6 +114,23 @@ def test_every_verb_works_with_a_given_client(given: Manager) -> None:
     assert given.end(first or "") is False
     assert given.load(stored.id) is None
     assert given.load("x" * 40) is None
+
+
+def test_a_given_client_looks_and_searches(given: Manager) -> None:
+    ids = [manager_session(given, number=number).id or "" for number in range(20)]
+    wanted = [given.rules.key(each) for each in ids]
+
+    def survey() -> Flow[tuple[Any, set[bytes]]]:
+        seen = yield Look((*wanted, b"sess:none"))
+        found, page = set(), (yield Scan(b"sess:"))
+        while page.cursor is not None:
+            found |= set(page.keys)
+            page = yield Scan(b"sess:", page.cursor)
+        return seen, found | set(page.keys)
+
+    seen, found = given.run(survey())
+    assert [glance is not None for glance in seen] == [True] * 20 + [False]
+    assert found == set(wanted)
 
 
 def test_a_given_client_does_not_send_a_write_again_by_itself(given: Manager, behind: Proxy) -> None:

@@ -13,7 +13,17 @@ import valkey
 import valkey.asyncio
 
 from elasticache_sessions import Settings
-from elasticache_sessions.clients.base import ABSENT, CacheClient, Read, Replace, Write
+from elasticache_sessions.clients.base import (
+    ABSENT,
+    CacheClient,
+    Look,
+    Page,
+    Read,
+    Replace,
+    Scan,
+    Scanning,
+    Write,
+)
 from elasticache_sessions.clients.choice import client_for
 from tests.support import topologies
 from tests.support.dialects import PASSWORD
@@ -24,8 +34,10 @@ from tests.support.resp import ReplyError
 from tests.support.servers import Server
 from tests.support.topologies import CLUSTER_RIGHTS, SERVERLESS_RIGHTS
 
-SENT = {"AUTH", "EVALSHA", "EVAL", "GETEX", "SET"}
-"""By a client that is made from a URL; AUTH where the URL names a user. The scripts run GET, GETEX, SET, PTTL and PEXPIRE."""
+SENT = {"AUTH", "EVALSHA", "EVAL", "GETEX", "SET", "SCAN"}
+"""By a client that is made from a URL; AUTH where the URL names a user. The scripts run GET, GETEX, SET, PTTL and PEXPIRE.
+SCAN where the list of a user's sessions was lost.
+"""
 SENT_TO_CLUSTERS = {*SENT, "CLUSTER SLOTS", "ASKING"}
 """The same in cluster mode; ASKING while slots move."""
 SENT_BY_DRIVERS = {"HELLO", "CLIENT SETINFO", "CLIENT MAINT_NOTIFICATIONS"}
@@ -76,6 +88,11 @@ def use_client(client: CacheClient) -> None:
         assert client.perform(Replace(key, b"y" * 100, 60))
         for touch in (None, 60):
             assert client.perform(Read(key, touch, 1)) is not None
+    assert isinstance(client, Scanning)
+    keys = (b"sess:0", b"sess:1", b"sess:2")
+    assert [glance is not None for glance in client.look(Look(keys))] == [True, True, False]
+    page = client.scan(Scan(b"sess:"))
+    assert isinstance(page, Page) and set(page.keys) == {*keys[:2]}
 
 
 def use_manager(manager: Manager, proxy: Proxy) -> None:

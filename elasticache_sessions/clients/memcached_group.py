@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -131,15 +131,8 @@ class GroupClient:
         """As `perform`, within the running operation."""
         nodes = self._source.nodes
         self._close_others(nodes)
-        try:
+        with nullcontext() if isinstance(command, Write) else _moving():
             return self._ask(command, nodes)
-        except ValueTooLarge as error:
-            if isinstance(command, Write):
-                raise
-            # What is to move is a little larger on its way.
-            raise StoreUnavailable(
-                f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
-            ) from error
 
     def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self.timeouts.limited():
@@ -165,7 +158,8 @@ class GroupClient:
             if same is not None:
                 return same
             view = self._view(nodes)
-            return drive(glance(key, view), partial(self._answer, view, set()))
+            with _moving():
+                return drive(glance(key, view), partial(self._answer, view, set()))
 
         return tuple([found(key) for key in question.keys])
 
@@ -245,6 +239,17 @@ class GroupClient:
         for node in [node for node in self._pools if node not in kept]:
             if (pool := self._pools.pop(node, None)) is not None:
                 pool.close()
+
+
+@contextmanager
+def _moving() -> Iterator[None]:
+    """What is to move is a little larger on its way."""
+    try:
+        yield
+    except ValueTooLarge as error:
+        raise StoreUnavailable(
+            f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
+        ) from error
 
 
 def group_of(source: Source, copies: int, key: bytes) -> str:

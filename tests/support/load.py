@@ -25,6 +25,7 @@ from elasticache_sessions import (
 )
 from elasticache_sessions.record import REVISION
 from elasticache_sessions.session import Rules
+from elasticache_sessions.settle import Flow
 from tests.support.loops import LoopThread
 from tests.support.proxy import Command, Proxy, Rule
 
@@ -197,6 +198,9 @@ class OnLoop:
 
     def end_all(self, owner: str, keep: Session | None = None) -> int:
         return self.runner.run(self.manager.end_all(owner, keep))
+
+    def run(self, flow: Flow[T]) -> T:
+        return self.runner.run(self.manager.run(flow))
 
     @property
     def rules(self) -> Rules:

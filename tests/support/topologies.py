@@ -24,7 +24,18 @@ from tests.support.servers import (
 
 SLOTS: Final = 16_384
 
-LEAST_RIGHTS: Final = ("~sess:*", "-@all", "+get", "+getex", "+set", "+pttl", "+pexpire", "+eval", "+evalsha")
+LEAST_RIGHTS: Final = (
+    "~sess:*",
+    "-@all",
+    "+get",
+    "+getex",
+    "+set",
+    "+pttl",
+    "+pexpire",
+    "+eval",
+    "+evalsha",
+    "+scan",
+)
 """All that the package needs of a single endpoint."""
 CLUSTER_RIGHTS: Final = (*LEAST_RIGHTS, "+cluster|slots", "+asking")
 """The same of cluster mode."""
