@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -215,6 +215,12 @@ def test_a_reply_that_is_lost_in_the_middle_is_nobodys(store: Store, kind: str) 
                 with proxy.counting() as count:
                     assert shows(client.look(Look(keys)), stored)
                 assert asks in count.names
+            proxy.extend_reply(
+                b"EN\r\n" if asks == "MG" else b"$-1\r\n", when=lambda command: keys[-1] in command
+            )
+            with suppress(StoreUnavailable):  # where it was noticed already
+                client.look(Look(keys))
+            assert shows(client.look(Look(keys)), stored)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -127,7 +127,7 @@ class Glance:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Some of the keys that begin with `prefix`, and where to go on. Reply: `Page`. Every key that is there from the first
-    page to the last is on one of them at least.
+    page to the last is on one of them at least; so a store whose nodes have changed in between begins anew.
     """
 
     prefix: bytes

@@ -32,7 +32,7 @@ THE_ENDPOINT: Final = "the cluster's endpoint"
 _RENEWALS: Final = (0.1, 0.3)
 
 
-def may_be_elsewhere(error: StoreUnavailable) -> bool:
+def _may_be_elsewhere(error: StoreUnavailable) -> bool:
     # A connection that broke in the middle says nothing yet: the next one does. And renewing the map closes connections.
     return not (error.retry and error.sent)
 
@@ -85,10 +85,36 @@ class Turns:
         return True
 
 
-class RedisClusterClient:
-    """Cluster mode, for threads and greenlets."""
+class ByMap:
+    """What both clients do by the driver's map of slots."""
 
     blind_touch = False
+    _driver: Driver
+    _cluster: Any
+
+    def _node_of(self, request: Request) -> Any:
+        with self._driver.translated(sent=False):
+            return self._cluster.get_node_from_key(request.key)
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """A failure may be the map's."""
+        try:
+            yield
+        except Redirected:
+            raise StoreUnavailable(NO_NODE, retry=True, sent=False) from None
+        except StoreUnavailable as error:
+            if _may_be_elsewhere(error):
+                self._renew()
+            raise
+
+    def _renew(self) -> None:
+        """Have the map of slots asked for anew, beside the requests."""
+        raise NotImplementedError
+
+
+class RedisClusterClient(ByMap):
+    """Cluster mode, for threads and greenlets."""
 
     def __init__(
         self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
@@ -159,22 +185,6 @@ class RedisClusterClient:
                 running().connecting(),
             ):
                 self._cluster = self._connect()
-
-    def _node_of(self, request: Request) -> Any:
-        with self._driver.translated(sent=False):
-            return self._cluster.get_node_from_key(request.key)
-
-    @contextmanager
-    def _learning(self) -> Iterator[None]:
-        """A failure may be the map's."""
-        try:
-            yield
-        except Redirected:
-            raise StoreUnavailable(NO_NODE, retry=True, sent=False) from None
-        except StoreUnavailable as error:
-            if may_be_elsewhere(error):
-                self._renew()
-            raise
 
     def _follow(self, to: Redirected, request: Request) -> object:
         if not to.asking:

@@ -15,9 +15,9 @@ from .breaker import Breakers
 from .redis_cluster import (
     NO_NODE,
     THE_ENDPOINT,
+    ByMap,
     Turns,
     by_node,
-    may_be_elsewhere,
     name_of,
     not_elsewhere,
     search_cluster,
@@ -28,10 +28,8 @@ from .redis_transport import ask_all_async, ask_async
 from .redis_wire import Request, exchange
 
 
-class AsyncRedisClusterClient:
+class AsyncRedisClusterClient(ByMap):
     """Cluster mode, for the tasks of one event loop."""
-
-    blind_touch = False
 
     def __init__(
         self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
@@ -89,22 +87,6 @@ class AsyncRedisClusterClient:
         if self._starting is None or not self._starting.done() or _failed(self._starting):
             with self._breakers.of(THE_ENDPOINT), running().connecting():
                 await self._started()
-
-    def _node_of(self, request: Request) -> Any:
-        with self._driver.translated(sent=False):
-            return self._cluster.get_node_from_key(request.key)
-
-    @contextmanager
-    def _learning(self) -> Iterator[None]:
-        """A failure may be the map's."""
-        try:
-            yield
-        except Redirected:
-            raise StoreUnavailable(NO_NODE, retry=True, sent=False) from None
-        except StoreUnavailable as error:
-            if may_be_elsewhere(error):
-                self._renew()
-            raise
 
     async def _follow(self, to: Redirected, request: Request) -> object:
         if not to.asking:
