@@ -20,7 +20,6 @@ import pytest
 from flask import copy_current_request_context, session
 from werkzeug.test import TestResponse
 
-from elasticache_sessions.clients.base import Command
 from elasticache_sessions.exceptions import SessionEnded
 from tests.support.flask_apps import Site, clear, log_lines
 from tests.support.stores import MemoryStore, Store
@@ -219,7 +218,7 @@ def test_copied_contexts_load_the_session_once_and_share_it(memory_site: Site) -
     site.visit(lambda: session.update(cart=["tea"]))
     start = threading.Barrier(3)
 
-    def linger(command: Command) -> None:
+    def linger(question: object) -> None:
         time.sleep(0.1)  # the others come meanwhile
 
     def view() -> str:
