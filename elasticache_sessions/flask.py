@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .exceptions import MissingExtra
+from .exceptions import ConfigurationError, MissingExtra
 from .fields import Fields
+from .hardening import CookieFacts, Finding, findings, misconfigured
 from .index import SessionInfo
 from .manager import SessionManager, rules_for
 from .settings import Settings
@@ -31,9 +32,30 @@ from .flask_session import FlaskSession
 from .flask_signals import announcing
 from .flask_users import follow_flask_login
 
-__all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession"]
+__all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession", "check"]
 
 T = TypeVar("T")
+
+
+def check(app: Flask) -> tuple[Finding, ...]:
+    """What of `app`'s settings weakens its sessions, to be asked before it is deployed: docs/security.md explains each. Asks no
+    store.
+    """
+    cookies = app.session_interface
+    try:
+        settings = Settings.from_mapping(app.config)
+    except ConfigurationError as error:
+        return (misconfigured(error),)
+    return findings(
+        settings,
+        CookieFacts(
+            name=cookies.get_cookie_name(app),
+            secure=bool(cookies.get_cookie_secure(app)),
+            http_only=bool(cookies.get_cookie_httponly(app)),
+            same_site=cookies.get_cookie_samesite(app) or None,
+            domain=cookies.get_cookie_domain(app),
+        ),
+    )
 
 
 class ElastiCacheSessions:

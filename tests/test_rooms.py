@@ -62,6 +62,7 @@ ORDER = [
     "endpoint_memcached",
     "endpoint",
     "settings",
+    "hardening",
     "drive",
     "outage",
     "clients",

@@ -14,8 +14,9 @@ class ElastiCacheSessionsConfig(AppConfig):
     verbose_name = "Sessions in ElastiCache"
 
     def ready(self) -> None:
-        from .checks import check_middleware, check_settings
+        from .checks import check_hardening, check_middleware, check_settings
 
         checks.register(check_settings)
         checks.register(check_middleware)
+        checks.register(check_hardening, checks.Tags.security, deploy=True)
         receivers.connect()

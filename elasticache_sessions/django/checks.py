@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.core.checks import CheckMessage, Error, Warning as Caution
+from django.core.signing import JSONSerializer
 from django.utils.module_loading import import_string
 
 from ..exceptions import ConfigurationError
+from ..hardening import CookieFacts, Finding, findings, warning
 from ..settings import NAME
 from .managers import package_settings
 from .store import SessionStore
@@ -62,7 +66,7 @@ def check_middleware(app_configs: Sequence[Any] | None, **options: Any) -> list[
     from .middleware import SessionMiddleware
 
     if any(_is(path, SessionMiddleware) for path in settings.MIDDLEWARE):
-        return []
+        return list(_of_the_order())
     found: list[CheckMessage] = [
         Caution(
             f"MIDDLEWARE has no {MIDDLEWARE}: while the store is down requests are answered with 500 instead of 503, and "
@@ -81,6 +85,68 @@ def check_middleware(app_configs: Sequence[Any] | None, **options: Any) -> list[
             )
         )
     return found
+
+
+def _of_the_order() -> Iterator[CheckMessage]:
+    """W005: two middlewares of sessions, the outer of which saves what the inner has ended, and sets its cookie. W006: who is
+    signed in is asked before there is a session.
+    """
+    ours = [path for path in settings.MIDDLEWARE if _is(path, DjangosMiddleware)]
+    if len(ours) > 1:
+        yield Caution(
+            f"MIDDLEWARE has more than one middleware of sessions: {', '.join(ours)}. Each makes a session of its own.",
+            hint=f"Leave only {MIDDLEWARE!r}.",
+            id="elasticache_sessions.W005",
+        )
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    from django.contrib.auth.middleware import AuthenticationMiddleware
+
+    first = settings.MIDDLEWARE.index(ours[0])
+    for path in settings.MIDDLEWARE[:first]:
+        if _is(path, AuthenticationMiddleware):
+            yield Caution(
+                f"MIDDLEWARE has {path} before {ours[0]}, so that nobody is ever signed in.",
+                hint=f"Put {ours[0]!r} before it.",
+                id="elasticache_sessions.W006",
+            )
+
+
+def check_hardening(app_configs: Sequence[Any] | None, **options: Any) -> list[CheckMessage]:
+    """`manage.py check --deploy`: what weakens sessions, `hardening.findings` and W050: a serializer that does."""
+    if not _is(f"{settings.SESSION_ENGINE}.SessionStore", SessionStore):
+        return []
+    try:
+        found = findings(package_settings(), _cookie())
+    except ConfigurationError:
+        return []  # E001 says so
+    return [Caution(each.message, hint=each.hint, id=each.id) for each in (*found, *_of_the_serializer())]
+
+
+def _cookie() -> CookieFacts:
+    return CookieFacts(
+        name=settings.SESSION_COOKIE_NAME,
+        secure=bool(settings.SESSION_COOKIE_SECURE),
+        http_only=bool(settings.SESSION_COOKIE_HTTPONLY),
+        same_site=settings.SESSION_COOKIE_SAMESITE or None,
+        domain=settings.SESSION_COOKIE_DOMAIN,
+    )
+
+
+def _of_the_serializer() -> Iterator[Finding]:
+    serializer = settings.SESSION_SERIALIZER
+    if _is(serializer, JSONSerializer):
+        return
+    runs = "pickle" in serializer.lower()
+    yield warning(
+        50,
+        f"SESSION_SERIALIZER is {serializer}: {_CODE if runs else _UNKNOWN}",
+        "Remove it: without one, values keep their types, tuples and datetimes among them, and nothing stored is ever run.",
+    )
+
+
+_CODE: Final = "whoever can write to the store can run code here."
+_UNKNOWN: Final = "nobody can tell what it makes of bytes that somebody else put into the store."
 
 
 def _goes_without() -> bool:
