@@ -8,6 +8,7 @@ example_django_project sells the same from the same pages: `catalogue`, `cart`, 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config.update(
         ELASTICACHE_SESSIONS_URL=status.store_url(),
+        # Shorter than the 30 days after which everybody signs in again, so that the page of devices can say who was here when.
+        ELASTICACHE_SESSIONS_IDLE_TIMEOUT=timedelta(days=14),
         # Cookies do not tell ports apart: a name of its own keeps other apps on this host signed in.
         SESSION_COOKIE_NAME="elsewhere",
         SESSION_COOKIE_SAMESITE="Lax",

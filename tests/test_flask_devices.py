@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, give_store: Callable[[str], Store]) ->
 
 @pytest.fixture
 def site(store: Store) -> Iterator[Site]:
-    with Site(store.url) as site:
+    with Site(store.url, ELASTICACHE_SESSIONS_IDLE_TIMEOUT=3600) as site:
         yield site
 
 
