@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flask import current_app, has_request_context, session as current_session
 
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, SessionEnded
 from .flask_interface import ElastiCacheSessionInterface
 from .flask_session import FlaskSession
 from .index import SessionInfo
@@ -90,7 +92,8 @@ def _stored(session: FlaskSession) -> Session | None:
 def _carry_out(session: FlaskSession) -> None:
     """A sign-out that was to wait for the response would not find what it is to end."""
     if session.core.ending:
-        session.ask(lambda: session.manager.save(session.core))
+        with suppress(SessionEnded):
+            session.ask(lambda: session.manager.save(session.core))
 
 
 def _is_of(session: FlaskSession, owner: str) -> bool:

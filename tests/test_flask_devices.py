@@ -212,6 +212,18 @@ def test_who_has_just_signed_in_or_out_can_end_the_others(memory_site: Site) -> 
     assert site.contents(here) == {"_flashes": [("message", "bye")]}
     assert list_in(site, here) == []
 
+    there, here = sign_in(site), sign_in(site)
+    copy = site.client_with(site.cookie(here))
+
+    def leaves_where_somebody_was_faster() -> int:
+        session.get("user")
+        site.visit(site.sessions.logout, copy)
+        ended: int = leave()[1]
+        return ended
+
+    assert site.ask(leaves_where_somebody_was_faster, here) == 1
+    assert user_of(site, there) is None
+
 
 # Limits
 
