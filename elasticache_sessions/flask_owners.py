@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from flask import current_app, has_request_context, session as current_session
 
-from .exceptions import ConfigurationError, SessionEnded
+from .exceptions import ConfigurationError
 from .flask_interface import ElastiCacheSessionInterface
 from .flask_session import FlaskSession
 from .index import SessionInfo
@@ -47,7 +45,6 @@ def end_one(owner: str, handle: str) -> bool:
     if (session := _asking()) is None:
         return _manager().end_of_user(owner, handle)
     with session.decisive():
-        _carry_out(session)
         if session.core.handle == handle and _is_of(session, owner):
             session.end()
             return True
@@ -59,7 +56,6 @@ def end_all(owner: str, keep_current: bool) -> int:
     if (session := _asking()) is None:
         return _manager().end_all(owner)
     with session.decisive():
-        _carry_out(session)
         ends_itself = not keep_current and _is_of(session, owner)
         if ends_itself:
             session.in_time()
@@ -89,13 +85,7 @@ def _stored(session: FlaskSession) -> Session | None:
     return None if session.core.stored is None else session.core
 
 
-def _carry_out(session: FlaskSession) -> None:
-    """A sign-out that was to wait for the response would not find what it is to end."""
-    if session.core.ending:
-        with suppress(SessionEnded):
-            session.ask(lambda: session.manager.save(session.core))
-
-
 def _is_of(session: FlaskSession, owner: str) -> bool:
-    stored = session.core.stored
+    """Whether it is that user's, and goes on being so after this request."""
+    stored = None if session.core.ending else session.core.stored
     return stored is not None and stored.header.owner == session.manager.rules.owner_hash(owner)

@@ -128,6 +128,7 @@ def test_a_device_that_is_signed_out_elsewhere_is_so_at_its_very_next_request(si
     handle = handle_in(site, there)
     assert site.ask(lambda: site.sessions.end("ada", handle_in(site, grace)), here) is False
     assert site.ask(lambda: site.sessions.end("ada", "no handle"), here) is False
+    assert site.ask(lambda: site.sessions.end("grace", handle_in(site, here)), here) is False
     assert site.ask(lambda: site.sessions.end("ada", handle), here) is True
     assert site.ask(lambda: site.sessions.end("ada", handle), here) is False
     assert [user_of(site, client) for client in (here, there, grace)] == ["ada", None, "grace"]
@@ -211,6 +212,16 @@ def test_who_has_just_signed_in_or_out_can_end_the_others(memory_site: Site) -> 
     assert user_of(site, there) is None
     assert site.contents(here) == {"_flashes": [("message", "bye")]}
     assert list_in(site, here) == []
+
+    there, here = sign_in(site), sign_in(site)
+    leave_too: Callable[[], Any] = lambda: (  # noqa: E731
+        site.sessions.logout(),
+        flash("bye"),
+        site.sessions.end_all("ada", keep_current=False),
+    )
+    assert site.ask(leave_too, here)[2] == 1
+    assert user_of(site, there) is None
+    assert site.contents(here) == {"_flashes": [("message", "bye")]}
 
     there, here = sign_in(site), sign_in(site)
     copy = site.client_with(site.cookie(here))
@@ -367,6 +378,20 @@ def test_in_an_outage_nobody_is_told_that_devices_were_signed_out(mode: str, ver
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             site.store.before = lambda _: None
         assert user_of(site, here) == "ada"
+
+
+def test_without_knowing_who_asks_no_list_is_given() -> None:
+    """It would not say which of them is this device."""
+    with Site(MemoryStore().url, ELASTICACHE_SESSIONS_ON_OUTAGE="anonymous") as site:
+        here = sign_in(site)
+
+        def fails_once() -> None:
+            site.store.before = fail
+            assert ours().unavailable
+            site.store.before = lambda _: None
+            site.sessions.for_user("ada")
+
+        assert site.visit(fails_once, here).status_code == 503
 
 
 def test_who_wants_to_leave_everywhere_stays_where_that_fails(memory_site: Site) -> None:
