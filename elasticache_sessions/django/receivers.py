@@ -25,7 +25,7 @@ from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from ..exceptions import SessionError, TooManySessions
+from ..exceptions import IndexLost, SessionError, TooManySessions
 from . import user_sessions
 from .lazy import logger
 from .store import SessionStore
@@ -133,7 +133,11 @@ def _is_ours() -> bool:
 
 def _end(label: str, owner: str, reason: str, *, keep_current: bool) -> None:
     try:
-        user_sessions.end_all(owner, keep_current=True, reason=reason)
+        try:
+            user_sessions.end_all(owner, keep_current=True, reason=reason)
+        except IndexLost as error:
+            # No second try would find more, and each that is left ends as soon as it is asked for.
+            logger.warning("%s %s: %s, but %s", label, owner, reason, error)
         if not keep_current and (request := user_sessions.asking(owner)) is not None:
             request.session.flush()  # no sign-out by the user: nobody is told so
     except SessionError as error:

@@ -131,17 +131,18 @@ class Site:
         *,
         path: str | None = None,
         method: str = "get",
+        **more: Any,
     ) -> HttpResponse:
         """One request, in which `do` runs; the page is what it returns."""
         client = client or self.browser
         Pages.do = staticmethod(do)
-        response = getattr(client, method)(path or self.path)
+        response = getattr(client, method)(path or self.path, **more)
         if isinstance(response, Awaitable):
             response = self._runner.run(_awaited(response))
         assert isinstance(response, HttpResponse)
         return response
 
-    def ask(self, do: Do, client: Client | AsyncClient | None = None) -> Any:
+    def ask(self, do: Do, client: Client | AsyncClient | None = None, **more: Any) -> Any:
         """What `do` returns when it runs in a request, which must answer 200."""
         answers: list[Any] = []
 
@@ -152,7 +153,7 @@ class Site:
             result = do(request)
             answers.append(await result if isinstance(result, Awaitable) else result)
 
-        response = self.visit(async_view if self.kind == "asgi" else view, client)
+        response = self.visit(async_view if self.kind == "asgi" else view, client, **more)
         assert response.status_code == 200, response.content
         return answers[0]
 
