@@ -161,7 +161,6 @@ class State:
         old, new = self.core, Session(fields=rules.fields(), origin=self.origin())
         if old is not None:
             new.fields.update(old.fields)
-            new.signing_in = old.signing_in
         self.core, self.unread, self.ended = new, False, False
         yield from flows.save(new, rules)
         self.take(new)

@@ -7,12 +7,15 @@
     user_sessions.end_all(request.user)  # but this one; keep_current=False ends it, too
 
 `user` is a user, or a primary key. Which session is the one that asks is known from `request`; without it, from the request
-that our SessionMiddleware is serving. What is ended is gone at its very next request. Each raises StoreUnavailable, and
-IndexLost where the store has lost the list and cannot be searched for it; our middleware answers 503 to either.
+that our SessionMiddleware is serving. What is ended is gone at its very next request.
+
+Each raises StoreUnavailable, and IndexLost where the store has lost the list and cannot be searched for it; our middleware
+answers 503 to either. After an end that failed for want of the store it does so also if the view catches that.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, Final
 
@@ -37,13 +40,15 @@ def for_user(user: Any, request: HttpRequest | None = None) -> list[SessionInfo]
     One that this request signs in is among them once the session is saved.
     """
     owner = owner_of(user)
-    return managers_of_engine().sync.for_user(owner, _core(asking(owner, request)))
+    return managers_of_engine().sync.for_user(owner, _core(asking(owner, request, decisive=False)))
 
 
 async def afor_user(user: Any, request: HttpRequest | None = None) -> list[SessionInfo]:
     """As `for_user`."""
     owner = owner_of(user)
-    return await managers_of_engine().asynchronous.for_user(owner, _core(await aasking(owner, request)))
+    return await managers_of_engine().asynchronous.for_user(
+        owner, _core(await aasking(owner, request, decisive=False))
+    )
 
 
 def end(user: Any, handle: str, request: HttpRequest | None = None) -> bool:
@@ -56,7 +61,8 @@ def end(user: Any, handle: str, request: HttpRequest | None = None) -> bool:
     if mine is not None and _session(mine).handle == handle:
         logout(mine)
         return True
-    return managers_of_engine().sync.end_of_user(owner, handle, SIGNED_OUT)
+    with _decisive(request):
+        return managers_of_engine().sync.end_of_user(owner, handle, SIGNED_OUT)
 
 
 async def aend(user: Any, handle: str, request: HttpRequest | None = None) -> bool:
@@ -66,7 +72,8 @@ async def aend(user: Any, handle: str, request: HttpRequest | None = None) -> bo
     if mine is not None and _session(mine).handle == handle:
         await alogout(mine)
         return True
-    return await managers_of_engine().asynchronous.end_of_user(owner, handle, SIGNED_OUT)
+    with _decisive(request):
+        return await managers_of_engine().asynchronous.end_of_user(owner, handle, SIGNED_OUT)
 
 
 def end_all(
@@ -78,7 +85,8 @@ def end_all(
     """
     owner = owner_of(user)
     mine = asking(owner, request)
-    ended = managers_of_engine().sync.end_all(owner, _core(mine), reason)
+    with _decisive(request):
+        ended = managers_of_engine().sync.end_all(owner, _core(mine), reason)
     if mine is None or keep_current:
         return ended
     # Last, so that where the store failed before, whoever asked is still there to ask again.
@@ -92,7 +100,8 @@ async def aend_all(
     """As `end_all`."""
     owner = owner_of(user)
     mine = await aasking(owner, request)
-    ended = await managers_of_engine().asynchronous.end_all(owner, _core(mine), reason)
+    with _decisive(request):
+        ended = await managers_of_engine().asynchronous.end_all(owner, _core(mine), reason)
     if mine is None or keep_current:
         return ended
     await alogout(mine)
@@ -132,17 +141,22 @@ def managers_of_engine() -> Managers:
     return found
 
 
-def asking(owner: str, request: HttpRequest | None = None) -> HttpRequest | None:
-    """The request that asks, if its session is that owner's. Reads the session, if that has not been done."""
+def asking(owner: str, request: HttpRequest | None = None, *, decisive: bool = True) -> HttpRequest | None:
+    """The request that asks, if its session is that owner's. Reads the session, if that has not been done.
+
+    `decisive`: see `_decisive`.
+    """
     if (request := request_now(request)) is not None:
-        _session(request)._get_session()
+        _session(request)._get_session(decisive=decisive)
     return request if _is_of(request, owner) else None
 
 
-async def aasking(owner: str, request: HttpRequest | None = None) -> HttpRequest | None:
+async def aasking(
+    owner: str, request: HttpRequest | None = None, *, decisive: bool = True
+) -> HttpRequest | None:
     """As `asking`."""
     if (request := request_now(request)) is not None:
-        await _session(request)._aget_session()
+        await _session(request)._aget_session(decisive=decisive)
     return request if _is_of(request, owner) else None
 
 
@@ -152,6 +166,14 @@ def _is_of(request: HttpRequest | None, owner: str) -> bool:
 
 def _session(request: HttpRequest) -> SessionStore:
     return request.session  # type: ignore[return-value]  # `request_now` looked
+
+
+def _decisive(request: HttpRequest | None) -> AbstractContextManager[None]:
+    """Where the block fails, the request fails, too, also if its view catches that: nobody is told that a session ended which
+    did not.
+    """
+    request = request_now(request)
+    return nullcontext() if request is None else _session(request)._asking.question(decisive=True)
 
 
 def _core(request: HttpRequest | None) -> Session | None:
