@@ -6,22 +6,28 @@ It runs in processes of its own, with its own settings; this one has those of te
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from elasticache_sessions import SessionManager, Settings
 from example_flask_app.house import PASSWORD
 from example_flask_app.processes import session_members
+from tests.support.chromium import browsing, expect, running_chromium
 from tests.support.demo import DJANGO, PRODUCTS, ROOT, Browser, wait_until
 from tests.support.scripts import run
 from tests.support.servers import LAUNCHER, free_port
 from tests.support.stores import Store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.xdist_group("example_django")  # one server will do
 
@@ -287,9 +293,104 @@ def test_the_admin_is_for_staff_only(url: str) -> None:
     assert 'data-instance="local"' in page
 
 
+# --- your devices ---
+
+
+def devices_of(browser: Browser) -> list[tuple[str, bool]]:
+    """What "Your devices" lists: handles, and whether each is this one."""
+    page = browser.ask("GET", "/devices").text
+    return [
+        (handle, here != "") for handle, here in re.findall(r'data-handle="([^"]+)"( class="here")?', page)
+    ]
+
+
+def test_one_browser_signs_out_another(url: str) -> None:
+    phone, desk, ada = Browser(url), Browser(url), Browser(url)
+    ada.sign_in(DJANGO, "ada")
+    for browser in (desk, phone):
+        browser.sign_in(DJANGO, "grace")
+    phone.submit("/devices", "/devices/end-others")  # of other tests, too
+    assert desk.ask("GET", "/cart").user is None
+    desk.sign_in(DJANGO, "grace")
+    (mine, here), (desks, there) = devices_of(phone)
+    assert (here, there, mine) == (True, False, phone.status()["session"])
+    for said in ("That device is signed out.", "That device was signed out already."):
+        assert said in phone.submit("/devices", f"/devices/{desks}/end").text
+    page = desk.ask("GET", "/devices").text
+    assert "You are not signed in here any more." in page
+    assert "<h1>Sign in</h1>" in page
+    assert "nowhere else" in phone.ask("GET", "/devices").text
+    [(adas, _), *_] = devices_of(ada)
+    assert "was signed out already" in phone.submit("/devices", f"/devices/{adas}/end").text
+    assert (ada.ask("GET", "/cart").user, phone.ask("GET", "/cart").user) == ("ada", "grace")
+
+
+def test_a_form_of_who_was_signed_out_elsewhere_leads_to_the_sign_in(url: str) -> None:
+    here, there = Browser(url), Browser(url)
+    for browser in (here, there):
+        browser.sign_in(DJANGO, "grace")
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', there.ask("GET", "/devices").text)
+    assert token
+    assert there.ask("POST", "/devices/end-others").code == 403, "without a token, while signed in"
+    here.submit("/devices", "/devices/end-others")
+    answer = there.ask("POST", "/devices/end-others", csrfmiddlewaretoken=token[1])
+    assert "<h1>Sign in</h1>" in answer.text
+    assert here.ask("GET", "/cart").user == "grace"
+
+
+def test_staff_signs_somebody_out_in_the_admin(url: str) -> None:
+    grace, ada = Browser(url), Browser(url)
+    grace.sign_in(DJANGO, "grace")
+    ada.sign_in(DJANGO, "ada")
+    [found] = re.findall(r'/admin/auth/user/(\d+)/change/">grace<', ada.ask("GET", "/admin/auth/user/").text)
+    page = f"/admin/auth/user/{found}/sessions/"
+    assert f'href="{page}"' in ada.ask("GET", f"/admin/auth/user/{found}/change/").text
+    assert re.search(r"\d+ sessions? of grace ended", ada.submit(page, page, end_all="1").text)
+    assert grace.ask("GET", "/cart").user is None
+    assert "Log in" in grace.ask("GET", page).text
+
+
+@pytest.mark.demo
+def test_the_next_click_on_a_device_that_was_signed_out_lands_on_the_sign_in_page(url: str) -> None:
+    def sign_in(page: Page) -> None:
+        page.goto("/devices")
+        page.get_by_label("Username").fill("grace")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Your devices")).to_be_visible()
+
+    def sign_out(page: Page, button: str) -> None:
+        page.get_by_role("button", name=button).first.click()
+        expect(page.locator(".devices li")).to_have_count(1)
+
+    def is_at_the_sign_in_page(page: Page) -> None:
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(page.locator(".flash")).to_have_text("You are not signed in here any more. Please sign in.")
+
+    with running_chromium() as chromium, browsing(chromium, url) as here, browsing(chromium, url) as there:
+        sign_in(here)
+        if here.get_by_role("button", name="Sign out everywhere else").count():  # those of other tests
+            sign_out(here, "Sign out everywhere else")
+        sign_in(there)
+        here.reload()
+        mine, _ = here.locator(".devices li").all()
+        expect(mine).to_contain_text("Chromium on Linux this device")
+        expect(mine).to_contain_text(re.compile(r"active now.*signed in just now.*127\.0\.0\.1", re.DOTALL))
+        sign_out(here, "Sign out: Chromium on Linux")
+        there.get_by_role("link", name="Devices").click()
+        is_at_the_sign_in_page(there)
+        sign_in(there)
+        here.reload()
+        sign_out(here, "Sign out everywhere else")
+        there.get_by_role("button", name="Sign out everywhere else").click()
+        is_at_the_sign_in_page(there)
+        here.reload()
+        expect(here.locator("[data-user]")).to_have_attribute("data-user", "grace")
+
+
 def test_no_page_of_a_session_is_kept_by_the_browser(visitor: Browser) -> None:
     visitor.sign_in(DJANGO, "ada")
-    for path in ("/", "/cart", "/sign-in", "/status.json", "/admin/"):
+    for path in ("/", "/cart", "/devices", "/sign-in", "/status.json", "/admin/"):
         headers = visitor.ask("GET", path).headers
         assert headers["Cache-Control"] == "no-store", path
         assert "default-src 'self'" in headers["Content-Security-Policy"], path
