@@ -43,8 +43,8 @@ class SessionInfo:
     created_at: datetime
     """When its user signed in (aware, UTC)."""
     last_seen: datetime | None
-    """When it was last used, to within a minute (aware, UTC). None where reading does not slide sessions, and for those whose
-    end does not depend on being used.
+    """When it was last used, to within a minute (aware, UTC). None where reading does not slide sessions, and where nobody knows:
+    its end does not depend on being used, as the idle timeout reaches beyond the absolute one.
     """
     last_changed: datetime | None
     """Where reading does not slide sessions: when it was last stored."""

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from .clients.base import Glance, Look, Page, Replace, Scan
 from .exceptions import DecodeError
@@ -13,6 +14,10 @@ from .index import UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
 from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, pack
 from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
 from .settle import Event, Flow
+
+
+# To so many seconds it is known when a session was last used.
+_WITHIN: Final = 60
 
 
 def entry_of(header: Header, origin: Origin, rules: Rules) -> Listed:
@@ -115,8 +120,12 @@ def _last_used(header: Header, ttl_left: float | None, rules: Rules) -> datetime
     elif ttl_left is None or idle >= FOREVER:
         return None
     else:
-        gone = now + ttl_left
-        used = gone - idle if not end or gone < end - 1 else max(end - idle, header.authenticated_at)
+        used = now + ttl_left - idle
+        if end and now + ttl_left >= end - 1:
+            # The TTL is cut short by the end of the session: it was used at any time since its idle time reaches beyond.
+            used = max(end - idle, header.authenticated_at)
+            if now - used > _WITHIN:
+                return None
     return moment(min(max(used, header.authenticated_at), now))
 
 

@@ -146,6 +146,20 @@ def test_a_session_that_slides_is_last_seen_when_it_was_read(idle_ttl: int | Non
         assert abs(info.last_seen.timestamp() - seen) <= 60
 
 
+def test_where_the_absolute_end_comes_first_nobody_knows_when_it_was_last_seen() -> None:
+    """It is no lie either: with Flask's defaults (31 and 30 days) that is always so."""
+    desk = Desk()
+    desk.with_rules(absolute_timeout=DAY // 2)
+    session = desk.sign_in()
+    (info,) = desk.of()
+    assert info.last_seen == info.created_at, "just now"
+    desk.clock.time += HOUR
+    assert desk.find(session)
+    (info,) = desk.of()
+    assert info.last_seen is None
+    assert info.last_changed is None
+
+
 def test_where_reading_does_not_slide_it_says_when_a_session_changed() -> None:
     desk = Desk()
     desk.with_rules(sliding=False)
