@@ -15,7 +15,6 @@ from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, 
 from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
 from .settle import Event, Flow
 
-
 # To so many seconds it is known when a session was last used.
 _WITHIN: Final = 60
 
