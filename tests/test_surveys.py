@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from elasticache_sessions import Settings, StoreUnavailable
+from elasticache_sessions.clients import breaker
 from elasticache_sessions.clients.base import (
     ABSENT,
     Glance,
@@ -23,7 +24,8 @@ from elasticache_sessions.clients.base import (
 )
 from elasticache_sessions.clients.choice import async_clients_for, client_for
 from elasticache_sessions.record import HEADER_BYTES, Header, Kind, Record, pack
-from tests.support import topologies
+from tests.support import memcached, topologies
+from tests.support.dialects import memcached_for
 from tests.support.load import PATIENT
 from tests.support.proxy import Proxy, Rule
 from tests.support.resharding import move
@@ -374,13 +376,23 @@ def test_a_prefix_with_a_hash_tag_is_searched_for_where_it_is(cluster: Cluster) 
 # On Memcached, with two copies
 
 
-def test_a_look_at_copies_of_which_one_is_gone_shows_the_other(give_store: Callable[[str], Store]) -> None:
+def test_a_look_at_copies_of_which_one_is_gone_shows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(breaker, name, 10 * PATIENT)  # nobody sees whether it is back
     with topologies.nodes(2) as nodes:
-        url = f"memcached://{','.join(f'127.0.0.1:{port}' for port in nodes.ports)}?copies=2"
+        url = memcached_for(copies=2).url(nodes.ports)
         stored = store_many(url, 8)
+        question = Look(tuple(stored))
         with client_of("threads", url) as client:
-            assert shows(client.look(Look(tuple(stored))), stored)
+            assert shows(client.look(question), stored)
             nodes.nodes[0].command("delete", next(iter(stored)))
-            assert shows(client.look(Look(tuple(stored))), stored), "from the other, which is copied"
+            assert shows(client.look(question), stored), "from the other, which is copied"
             nodes.nodes[1].kill()
-            assert shows(answered(lambda: client.look(Look(tuple(stored)))), stored)
+            assert shows(answered(lambda: client.look(question)), stored)
+            before = asked(nodes.nodes[0])
+            assert shows(client.look(question), stored)
+            assert asked(nodes.nodes[0]) - before == len(stored), "each once, and the other node not at all"
+
+
+def asked(node: Server) -> int:
+    return int(memcached.stats(node.port)["cmd_get"])

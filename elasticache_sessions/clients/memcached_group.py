@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -145,16 +145,24 @@ class GroupClient:
         nodes = self._source.nodes
         self._close_others(nodes)
         seen: dict[tuple[str, bytes], Glance | None] = {}
+        down: set[str] = set()
 
         def owners(key: bytes) -> Sequence[str]:
             return nodes.owners(key, self._copies)
 
         for node, keys in grouped(question.keys, owners):
-            with suppress(StoreUnavailable), running().half():  # then its keys are read, one by one
-                seen.update(zip([(node, key) for key in keys], self._flights.look(node, keys), strict=True))
+            try:
+                with running().half():
+                    glances = self._flights.look(node, keys)
+            except LeftAlone:
+                down.add(node)
+            except StoreUnavailable:
+                pass  # then its keys are read, one by one
+            else:
+                seen.update(zip([(node, key) for key in keys], glances, strict=True))
 
         def found(key: bytes) -> Glance | None:
-            same = alike([seen.get((node, key)) for node in owners(key)])
+            same = alike([seen.get((node, key)) for node in owners(key) if node not in down])
             if same is not None:
                 return same
             view = self._view(nodes)

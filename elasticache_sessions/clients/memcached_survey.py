@@ -30,8 +30,8 @@ def grouped(
 
 
 def alike(glances: Sequence[Glance | None]) -> Glance | None:
-    """What is nearly always the case, as in a read: all owners hold the same, which stays there. None: that is for `glance` to
-    find out.
+    """What is nearly always the case, as in a read: all owners that are up hold the same, which stays there. None: that is for
+    `glance` to find out.
     """
     first = glances[0] if glances else None
     if first is None or len(first.header) < HEADER_BYTES or first.header[_KIND_AT] not in LASTING:
