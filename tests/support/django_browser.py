@@ -56,15 +56,17 @@ class Browser:
         self.store = store
         self.client = Client(raise_request_exception=False)
 
-    def visit(self, view: View = lambda request: None) -> Any:
+    def visit(
+        self, view: View = lambda request: None, path: str = "/", headers: dict[str, str] | None = None
+    ) -> Any:
         _Asked.view = staticmethod(view)
-        return self.client.get("/")
+        return self.client.get(path, headers=headers)
 
-    def avisit(self, view: View) -> Any:
+    def avisit(self, view: View, path: str = "/async", headers: dict[str, str] | None = None) -> Any:
         _Asked.view = staticmethod(view)
         client = AsyncClient(raise_request_exception=self.client.raise_request_exception)
         client.cookies = self.client.cookies
-        return asyncio.run(client.get("/async"))
+        return asyncio.run(client.get(path, headers=headers))
 
     def content(self) -> dict[str, Any]:
         """What the session holds in the next request."""
