@@ -42,7 +42,7 @@ from tests.support.demo import (
 from tests.support.servers import free_port
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 
 # --- the shop alone, on memory:// ---
@@ -434,6 +434,50 @@ def test_the_back_button_does_not_bring_the_session_back(page: Page, shop: Shop)
     page.goto("/cart")
     assert person not in page.content()
     assert cart(page.content()) == {}
+
+
+@on_the_demo
+def test_the_next_click_on_a_device_that_was_signed_out_lands_on_the_sign_in_page(
+    chromium: Browser, demo: Demo, shop: Shop
+) -> None:
+    """Whoever answers: the session is ended by one instance, and another one is asked next."""
+    person, url = shop.person(1), demo.url(shop)
+    with browsing(chromium, url) as here, browsing(chromium, url) as there:
+        for page in (there, here):
+            page.goto("/")
+            sign_in(page, person)
+            page.get_by_role("link", name="Devices").click()
+            expect(page.get_by_role("heading", name="Your devices")).to_be_visible()
+        mine, theirs = here.locator(".devices .here"), device_of(there, on=here)
+        expect(mine).to_contain_text("Chromium on Linux this device")
+        expect(mine).to_contain_text(re.compile(r"active now.*signed in just now", re.DOTALL))
+        expect(mine.get_by_role("button")).to_have_count(0)
+        expect(theirs).to_contain_text("Chromium on Linux")
+
+        theirs.get_by_role("button", name="Sign out").click()
+        expect(here.locator(".flash")).to_have_text("That device is signed out.")
+        expect(theirs).to_have_count(0)
+        there.get_by_role("link", name="Devices").click()
+        expect(there.get_by_role("heading", name="Sign in")).to_be_visible()
+
+        sign_in(there, person)
+        there.goto("/devices")
+        here.reload()
+        expect(device_of(there, on=here)).to_be_visible()
+        here.get_by_role("button", name="Sign out everywhere else").click()
+        expect(here.locator(".flash")).to_contain_text("signed out")
+        expect(here.locator(".devices li")).to_have_count(1)
+        there.get_by_role("button", name="Sign out everywhere else").click()
+        expect(there.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(there.locator("[data-user]")).to_have_count(0)
+        here.reload()
+        expect(here.locator("[data-user]")).to_have_attribute("data-user", person)
+
+
+def device_of(page: Page, on: Page) -> Locator:
+    """The line of one page's device in the list on another."""
+    handle = page.locator(".devices .here").get_attribute("data-handle")
+    return on.locator(f'.devices li[data-handle="{handle}"]')
 
 
 @on_the_demo

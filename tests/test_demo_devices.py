@@ -1,28 +1,20 @@
-"""The shop's page of a visitor's devices: what it says, what its buttons do, and the same in a real browser on two devices."""
+"""The shop's page of a visitor's devices: what it says, and what its buttons do. In a real browser: test_demo.py."""
 
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 from elasticache_sessions import IndexLost, SessionInfo
 from example_flask_app import create_app, views
 from example_flask_app.device_list import ago, devices
 from example_flask_app.house import PASSWORD
-from tests.support.chromium import browsing, expect, running_chromium
 from tests.support.stores import MemoryStore
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 PHONE = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 Chrome/142.0.0.0 Mobile Safari/537.36"
@@ -180,72 +172,3 @@ def test_a_list_that_the_cache_lost_is_said_so(app: Flask, monkeypatch: pytest.M
     answer = here.get("/devices")
     assert answer.status_code == 503
     assert "cannot be listed" in answer.text
-
-
-# Two devices, in a real browser
-
-
-@contextmanager
-def serving(app: Flask) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def sign_in(page: Page) -> None:
-    page.goto("/sign-in")
-    page.get_by_label("Name").fill("Ada")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("link", name="Devices").click()
-    expect(page.get_by_role("heading", name="Your devices")).to_be_visible()
-
-
-def sign_out(page: Page, button: str, said: str) -> None:
-    page.get_by_role("button", name=button).click()
-    expect(page.locator(".flash")).to_have_text(said)
-    expect(page.locator(".devices li")).to_have_count(1)
-
-
-def is_at_the_sign_in_page(page: Page) -> None:
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    expect(page.locator("[data-user]")).to_have_count(0)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with running_chromium() as chromium:
-        yield chromium
-
-
-@pytest.mark.demo
-def test_the_next_click_on_a_device_that_was_signed_out_lands_on_the_sign_in_page(
-    app: Flask, chromium: Browser
-) -> None:
-    with serving(app) as url, browsing(chromium, url) as here, browsing(chromium, url) as there:
-        sign_in(there)
-        sign_in(here)
-        mine, theirs = here.locator(".devices li").all()
-        expect(mine).to_contain_text("Chromium on Linux this device")
-        expect(mine).to_contain_text(re.compile(r"active now.*signed in just now.*127\.0\.0\.1", re.DOTALL))
-        expect(mine.get_by_role("button")).to_have_count(0)
-        expect(theirs).not_to_contain_text("this device")
-
-        sign_out(here, "Sign out: Chromium on Linux", "That device is signed out.")
-        there.get_by_role("link", name="Devices").click()
-        is_at_the_sign_in_page(there)
-
-        sign_in(there)
-        here.reload()
-        sign_out(here, "Sign out everywhere else", "1 other device is signed out.")
-        there.get_by_role("button", name="Sign out everywhere else").click()
-        is_at_the_sign_in_page(there)
-        here.reload()
-        expect(here.locator("[data-user]")).to_have_attribute("data-user", "Ada")
-        expect(here.locator(".alone")).to_be_visible()
