@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, Self, SupportsIndex
 
 from . import codec
 from .exceptions import DecodeError, EncodeError
-from .opaque import OpaqueDict
+from .opaque import Discreet, OpaqueDict
 from .scalars import IMMUTABLE
 
 # Stands in the dict for a value that is still encoded. Every way in is overridden, so nobody sees it.
@@ -20,7 +20,7 @@ _ENCODED: Final = object()
 _decoding: Final = threading.Lock()
 
 
-class Fields(dict[str, Any]):
+class Fields(Discreet, dict[str, Any]):
     """Top-level fields of a session, name to value. Behaves as a plain dict in everything, `json.dumps`
     included.
 

@@ -11,8 +11,10 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from elasticache_sessions import AsyncSessionManager, SessionManager, StoreUnavailable, scalars
-from elasticache_sessions.record import Record, pack, unpack
+from elasticache_sessions import AsyncSessionManager, Fields, SessionManager, StoreUnavailable, scalars
+from elasticache_sessions.opaque import OpaqueList
+from elasticache_sessions.record import Header, Kind, Record, pack, unpack
+from elasticache_sessions.sealing import Seal
 from elasticache_sessions.session import handle_of, new_id
 from elasticache_sessions.settle import Event
 from tests.support.instances import CANARY, Instance, Visit, instances, use
@@ -91,11 +93,11 @@ def remember_failures(manager: SessionManager | AsyncSessionManager, errors: lis
     manager.run = run if isinstance(manager, SessionManager) else arun  # type: ignore[method-assign]
 
 
-def with_fields(store: Store, cookie: str, **fields: bytes) -> None:
+def with_fields(store: Store, cookie: str, seal: Seal | None, **fields: bytes) -> None:
     """Have a session hold fields that are stored as these bytes."""
     key = f"sess:{handle_of(cookie)}".encode()
-    record = unpack(store.get(key) or b"")
-    store.set(key, pack(Record(record.header, fields)), 600)
+    record = unpack(store.get(key) or b"", seal)
+    store.set(key, pack(Record(record.header, fields), seal), 600)
 
 
 def trouble(shop: Instance, store: Store, proxy: Proxy, errors: list[BaseException]) -> Iterator[str]:
@@ -132,7 +134,7 @@ def trouble(shop: Instance, store: Store, proxy: Proxy, errors: list[BaseExcepti
         *(ormsgpack.packb(ormsgpack.Ext(tag, CANARY.encode())) for tag in scalars.UNPACK),
     ):
         yield (corrupt := begun())
-        with_fields(store, corrupt, a=broken)
+        with_fields(store, corrupt, shop.manager.rules.seal(corrupt), a=broken)
         ask(lambda visit: visit["a"], corrupt)
         ask(lambda visit: visit.apply(lambda fields: fields["a"]), corrupt)
     yield (corrupt := begun())
@@ -158,6 +160,8 @@ def trouble(shop: Instance, store: Store, proxy: Proxy, errors: list[BaseExcepti
         lambda visit: (visit.update(late=CANARY), visit.cycle()),
         lambda visit: (visit.update(late=CANARY), visit.login("ada")),
         lambda visit: visit.logout(),
+        lambda visit: visit.meanwhile(lambda: shop.manager.for_user("ada")),
+        lambda visit: visit.meanwhile(lambda: shop.manager.end_all("ada")),
     ]
 
     def fail_by(break_it: Callable[[], object], cookie: str) -> None:
@@ -188,6 +192,7 @@ def trouble(shop: Instance, store: Store, proxy: Proxy, errors: list[BaseExcepti
     ("framework", "kind"),
     [
         ("flask", "valkey-9.1"),
+        ("flask", "valkey-9.1, encrypted"),
         ("django-wsgi", "valkey-9.1"),
         ("django-asgi", "valkey-9.1"),
         ("flask", "memcached"),
@@ -200,10 +205,11 @@ def test_whatever_happens_nothing_shows_an_id_or_what_a_session_holds(
     def fail(event: Event) -> None:
         raise ValueError(event)
 
-    store = give_store(kind)
+    store = give_store(kind.partition(",")[0])
+    keys = ["k" * 32] if kind.endswith("encrypted") else None
     with (
         Proxy(*store.ports, dialect=store.dialect) as proxy,
-        instances(framework, proxy.url, max_bytes=5_000) as (shop,),
+        instances(framework, proxy.url, max_bytes=5_000, encryption_keys=keys) as (shop,),
         logged() as lines,
         hearing(shop) as heard,
     ):
@@ -252,3 +258,20 @@ def test_every_test_fails_where_one_of_our_loggers_shows_an_id(no_id_is_logged: 
     log.warning("session %s", made)
     assert no_id_is_logged.found == [f"session {made}"]
     no_id_is_logged.found.clear()
+
+
+def test_sentry_shows_a_session_by_its_type_and_does_not_load_it() -> None:
+    """It asks the type of each value for `__sentry_repr__`, and walks through dicts that have none."""
+
+    def in_sentry(value: object) -> str:
+        return str(type(value).__sentry_repr__(value))  # type: ignore[attr-defined]
+
+    with instances("flask", "memory://") as (shop,):
+        cookie = shop.ask(lambda visit: visit.update(a=CANARY)).cookie
+        with shop.recording() as asked:
+            seen = shop.ask(lambda visit: in_sentry(visit.raw), cookie).result
+    assert (seen, asked) == ("<FlaskSession>", [])
+    fields = Fields()
+    fields["a"] = CANARY
+    for value in (fields, fields.encoded(), OpaqueList([CANARY]), pack(Record(Header(Kind.LIVE, 0, (), 0)))):
+        assert in_sentry(value) == f"<{type(value).__name__}>"
