@@ -76,6 +76,26 @@ def test_the_reason_of_an_end_is_told(kind: str) -> None:
     assert [event.detail for event in ended("ending")] == ["logout"]
 
 
+def test_the_end_of_a_users_sessions_is_told_of_each(kind: str) -> None:
+    def signed_in(manager: Manager) -> str:
+        session = manager_session(manager, a=1)
+        manager.cycle(session, "ada")
+        return session.handle or ""
+
+    with manager_of(kind, "memory://", max_sessions_per_user=3) as manager:
+        first, second, third = (signed_in(manager) for _ in range(3))
+        heard = listening(manager)
+        fourth = signed_in(manager)
+        assert manager.end_of_user("ada", second)
+        if isinstance(manager, OnLoop):
+            assert manager.runner.run(manager.manager.end_all("ada", reason="left the company")) == 2
+        else:
+            assert manager.end_all("ada", reason="left the company") == 2
+        ended = [(event.handle, event.detail) for event in heard if event.name == "ended"]
+        assert ended[:2] == [(first, "limit"), (second, "signed_out")]
+        assert set(ended[2:]) == {(third, "left the company"), (fourth, "left the company")}
+
+
 def test_a_session_that_nobody_heard_of_ends_unheard() -> None:
     """Its id was to take the place of one that was ended meanwhile."""
     with manager_of("threads", "memory://") as manager:
