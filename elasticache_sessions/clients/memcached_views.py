@@ -143,7 +143,7 @@ _CONTENT: Final = "content"
 def leaving(value: bytes, version: int, now: int) -> bytes:
     """What takes the place of `value` while it goes where the nodes of `version` have it. `now`: seconds since 1970."""
     header = replace(head(value), kind=Kind.LEAVING)
-    return pack(Record(header, {_MOVED: _MARK.pack(version, now), _CONTENT: value}))
+    return pack(Record(header, {_MOVED: _MARK.pack(version, now), _CONTENT: bytes(value)}))
 
 
 def left(version: int, now: int, header: Header = _NOBODY) -> bytes:
