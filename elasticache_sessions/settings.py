@@ -94,6 +94,14 @@ _PLAIN: Final = {
     "accept": "to read it, and encrypt it at its next change",
     "write": "to read both and encrypt nothing yet",
 }
+_POLICIES: Final = {
+    "error": "to answer 503 while the store is down",
+    "anonymous": "to serve pages as if nobody were signed in",
+}
+_LIMITS: Final = {
+    "end_oldest": "to end a user's oldest session where there would be too many",
+    "refuse": "to let nobody sign in any more then",
+}
 _METHODS: Final = {"zlib": "which Python brings", "zstd": "where the extra [zstd] is installed everywhere"}
 
 
@@ -107,26 +115,6 @@ def _check_memcached_prefix(prefix: str) -> None:
         )
 
 
-def _policy(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in _POLICIES:
-        raise ConfigurationError(
-            f"{NAME}{name} is {value!r}.{suggestion(str(value), _POLICIES)} Write 'error' to answer 503 while the store "
-            "is down, or 'anonymous' to serve pages as if nobody were signed in."
-        )
-    return value
-
-
-def _limit(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in _LIMITS:
-        raise ConfigurationError(
-            f"{NAME}{name} is {value!r}.{suggestion(str(value), _LIMITS)} Write 'end_oldest' to end a user's oldest session when "
-            "there would be too many, or 'refuse' to let nobody sign in any more."
-        )
-    return value
-
-
-_POLICIES: Final = ("error", "anonymous")
-_LIMITS: Final = ("end_oldest", "refuse")
 _KEY_BYTES: Final = 250
 _HANDLE_BYTES: Final = 43
 
@@ -243,8 +231,8 @@ _CHECKS: Final = {
     "owner_key": _secret,
     "anonymous_idle_timeout": _whole_seconds,
     "max_sessions_per_user": _count,
-    "on_limit": _limit,
-    "on_outage": _policy,
+    "on_limit": _one_of(_LIMITS),
+    "on_outage": _one_of(_POLICIES),
     "max_connections": _count,
     "max_bytes": _count,
     "encryption_keys": _keys,
