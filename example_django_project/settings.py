@@ -51,9 +51,8 @@ MIDDLEWARE = [
 # The sessions, and what is kept in them.
 SESSION_ENGINE = "elasticache_sessions.django"
 ELASTICACHE_SESSIONS_URL = store_url()
-ELASTICACHE_SESSIONS_IDLE_TIMEOUT = (
-    14 * 86_400
-)  # Reading is use, so that "Your devices" tells when each was last active.
+# Reading a session is use, so that "Your devices" can say when each was last active.
+ELASTICACHE_SESSIONS_IDLE_TIMEOUT = 14 * 86_400
 SESSION_COOKIE_NAME = "elsewhere_django"  # Cookies do not tell ports apart.
 CSRF_USE_SESSIONS = True
 CSRF_FAILURE_VIEW = "example_django_project.shop.views.form_refused"
