@@ -224,6 +224,21 @@ def test_all_end_but_the_current_one_if_it_is_to_be_kept(
     assert user_sessions.for_user(ADA.pk) == []
 
 
+def test_a_sign_in_may_end_all_others_in_one_request(devices: Devices) -> None:
+    async def aview(request: HttpRequest) -> int:
+        await alogin(request, ADA, BACKEND)
+        return await user_sessions.aend_all(ADA)
+
+    def view(request: HttpRequest) -> int:
+        login(request, ADA, BACKEND)
+        return user_sessions.end_all(ADA)
+
+    phone, desk = devices.sign_in(), devices.site.client()
+    assert devices.site.ask(aview if devices.is_async else view, desk) == 1
+    assert [devices.name(phone), devices.name(desk)] == ["", "ada"]
+    assert [info.current for info in devices.listed(desk)] == [True]
+
+
 def test_a_script_ends_all_without_a_request(devices: Devices) -> None:
     client = devices.sign_in()
     assert user_sessions.end_all(ADA.pk) == 1
@@ -303,6 +318,19 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     known.sync.rules = known.asynchronous.rules = rules
     moved = replace(known, rules=rules)
     monkeypatch.setattr(SessionStore, "managers", staticmethod(lambda: moved))
+
+
+def test_who_signs_in_to_something_else_is_no_business_of_the_session(limited: Devices) -> None:
+    """As packages do that send auth's signal for the token of an API."""
+
+    def view(request: HttpRequest) -> bool:
+        request.session.get("cart")
+        user_logged_in.send(sender=type(ADA), request=request, user=ADA)
+        return session_of(request).fresh(300)
+
+    client = limited.site.client()
+    assert limited.site.ask(sync_to_async(view) if limited.is_async else view, client) is False
+    assert limited.site.cookie(client) is None
 
 
 # A limit.

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from ..exceptions import TooManySessions
 from ..fields import Fields
 from ..session import SessionId, new_id
+from .content import OWNER
 from .lazy import LazySession
 
 T = TypeVar("T")
@@ -147,8 +148,10 @@ class SessionStore(LazySession):
             SessionGone, StoreUnavailable: the same setting has it saved at once.
         """
         self.comes_with(request)
-        if (core := self._state.core) is not None:
-            core.signing_in = True
+        core = self._state.core
+        if core is None or OWNER not in core.fields:
+            return  # somebody signed in to something else, an API say
+        core.signing_in = True
         if self._rules.max_sessions is None or self._rules.on_limit != "refuse":
             return
         try:
