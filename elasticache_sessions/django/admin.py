@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import django
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
@@ -43,6 +44,7 @@ else:
 ACTION: Final = "end_all_sessions"
 _TEMPLATES: Final = "admin/elasticache_sessions"
 _END: Final = "end:"
+_LISTS_BREADCRUMBS: Final = (6, 1)
 
 
 class UserSessionsMixin(_Admin):
@@ -52,6 +54,11 @@ class UserSessionsMixin(_Admin):
     """
 
     change_form_template = f"{_TEMPLATES}/change_form.html"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.actions is not None and ACTION not in self.actions:
+            self.actions = [*self.actions, ACTION]
 
     # The way to the page.
 
@@ -125,19 +132,15 @@ class UserSessionsMixin(_Admin):
 
     def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
         request.current_app = self.admin_site.name  # as the admin's own pages do
-        context = self.admin_site.each_context(request) | {"opts": self.opts, "media": self.media} | more
+        context = self.admin_site.each_context(request) | {
+            "opts": self.opts,
+            "media": self.media,
+            "breadcrumbs_are_a_list": django.VERSION >= _LISTS_BREADCRUMBS,
+            **more,
+        }
         return TemplateResponse(request, f"{_TEMPLATES}/{template}", context)
 
     # The action.
-
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        from django.contrib.admin.options import IS_POPUP_VAR
-
-        actions: dict[str, Any] = super().get_actions(request)
-        offered = self.actions is not None and IS_POPUP_VAR not in request.GET
-        if offered and self.has_change_permission(request) and (ours := self.get_action(ACTION)) is not None:
-            actions[ACTION] = ours
-        return actions
 
     def end_all_sessions(
         self, request: HttpRequest, queryset: QuerySet[AbstractBaseUser]
@@ -160,6 +163,7 @@ class UserSessionsMixin(_Admin):
             checkbox=ACTION_CHECKBOX_NAME,
         )
 
+    end_all_sessions.allowed_permissions = ("change",)  # type: ignore[attr-defined]  # as `admin.action` does
     end_all_sessions.short_description = "End all sessions of the selected %(verbose_name_plural)s"  # type: ignore[attr-defined]
 
     # What both do.
