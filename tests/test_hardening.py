@@ -73,7 +73,14 @@ CASES: list[tuple[dict[str, Any], set[str] | frozenset[str]]] = [
     ),
     ({"ELASTICACHE_SESSIONS_OWNER_KEY": None}, {"W043"}),
 ]
-each_case = pytest.mark.parametrize(("changed", "expected"), CASES, ids=str)
+
+
+def _named(value: object) -> str:
+    """The same in every process, which the order of a set is not."""
+    return ",".join(sorted(value)) if isinstance(value, set | frozenset) else str(value)
+
+
+each_case = pytest.mark.parametrize(("changed", "expected"), CASES, ids=_named)
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +216,7 @@ AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
         ([OURS, AUTH, DJANGOS], {"W005"}),
         ([OURS, OURS, AUTH], {"W005"}),
     ],
-    ids=str,
+    ids=_named,
 )
 def test_a_middleware_that_stands_in_the_wrong_place_is_found_at_any_time(
     settings: DjangoSettings, middleware: list[str], expected: set[str]
