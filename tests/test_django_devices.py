@@ -333,6 +333,19 @@ def test_who_signs_in_to_something_else_is_no_business_of_the_session(limited: D
     assert limited.site.cookie(client) is None
 
 
+def test_who_signs_in_again_gets_a_new_key_and_the_old_one_dies(devices: Devices) -> None:
+    client = devices.sign_in()
+    site = devices.site
+    site.ask(aput_mug if devices.is_async else put_mug, client)
+    before = site.cookie(client)
+    devices.sign_in(client=client)
+    assert site.cookie(client) != before
+    assert not SessionStore().exists(before)
+    assert site.contents(site.cookie(client))["cart"] == ["mug"]
+    [info] = devices.listed(client)
+    assert (info.current, info.handle) == (True, devices.handle(client))
+
+
 # A limit.
 
 

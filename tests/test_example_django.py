@@ -13,21 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from elasticache_sessions import SessionManager, Settings
 from example_flask_app.house import PASSWORD
 from example_flask_app.processes import session_members
-from tests.support.chromium import browsing, expect, running_chromium
 from tests.support.demo import DJANGO, PRODUCTS, ROOT, Browser, wait_until
 from tests.support.scripts import run
 from tests.support.servers import LAUNCHER, free_port
 from tests.support.stores import Store
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.xdist_group("example_django")  # one server will do
 
@@ -350,44 +345,6 @@ def test_staff_signs_somebody_out_in_the_admin(url: str) -> None:
     assert re.search(r"\d+ sessions? of grace ended", ada.submit(page, page, end_all="1").text)
     assert grace.ask("GET", "/cart").user is None
     assert "Log in" in grace.ask("GET", page).text
-
-
-@pytest.mark.demo
-def test_the_next_click_on_a_device_that_was_signed_out_lands_on_the_sign_in_page(url: str) -> None:
-    def sign_in(page: Page) -> None:
-        page.goto("/devices")
-        page.get_by_label("Username").fill("grace")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("heading", name="Your devices")).to_be_visible()
-
-    def sign_out(page: Page, button: str) -> None:
-        page.get_by_role("button", name=button).first.click()
-        expect(page.locator(".devices li")).to_have_count(1)
-
-    def is_at_the_sign_in_page(page: Page) -> None:
-        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-        expect(page.locator(".flash")).to_have_text("You are not signed in here any more. Please sign in.")
-
-    with running_chromium() as chromium, browsing(chromium, url) as here, browsing(chromium, url) as there:
-        sign_in(here)
-        if here.get_by_role("button", name="Sign out everywhere else").count():  # those of other tests
-            sign_out(here, "Sign out everywhere else")
-        sign_in(there)
-        here.reload()
-        mine, _ = here.locator(".devices li").all()
-        expect(mine).to_contain_text("Chromium on Linux this device")
-        expect(mine).to_contain_text(re.compile(r"active now.*signed in just now.*127\.0\.0\.1", re.DOTALL))
-        sign_out(here, "Sign out: Chromium on Linux")
-        there.get_by_role("link", name="Devices").click()
-        is_at_the_sign_in_page(there)
-        sign_in(there)
-        here.reload()
-        sign_out(here, "Sign out everywhere else")
-        there.get_by_role("button", name="Sign out everywhere else").click()
-        is_at_the_sign_in_page(there)
-        here.reload()
-        expect(here.locator("[data-user]")).to_have_attribute("data-user", "grace")
 
 
 def test_no_page_of_a_session_is_kept_by_the_browser(visitor: Browser) -> None:

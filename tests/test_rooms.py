@@ -130,6 +130,7 @@ ORDER = [
     "django.state",
     "django.asking",
     "django.lazy",
+    "django.signing_in",
     "django.store",
     "django",
     "django.current",

@@ -17,7 +17,7 @@ from ..index import Origin
 from ..opaque import OpaqueDict
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
-from .content import BOOKKEEPING, EXPIRY, OWNER, SIGN_IN
+from .content import BOOKKEEPING, EXPIRY, OWNER
 
 T = TypeVar("T")
 
@@ -254,21 +254,16 @@ class State:
         core = yield from self.open(rules)
         if self.unread:
             core = yield from self.catch_up(rules)
-        core.cycling, core.next_id = True, new_id()
-        self.key, self.ended = core.next_id, False  # where it had ended before, this is one of its own
-        self.declare(True)
+        self.renew(core)
         if core.stored is not None and core.fields.get(OWNER) is not None:
             yield from self.store(core, rules)
             self.moved = True
 
-    def take_back_sign_in(self) -> None:
-        """Be anonymous again, as before a sign-in that was refused before anything of it was stored."""
-        if (core := self.core) is None:
-            return
-        for name in SIGN_IN:
-            core.fields.pop(name, None)
-        core.cycling, core.signing_in, core.next_id, self.key = False, False, None, core.id
-        self.declared = self.dirty = core.stored is None and bool(core.fields)
+    def renew(self, core: Session) -> None:
+        """It is to get a new key with the next save."""
+        core.cycling, core.next_id = True, new_id()
+        self.key, self.ended = core.next_id, False  # where it had ended before, this is one of its own
+        self.declare(True)
 
     def want_flush(self, rules: Rules) -> None:
         """It is to end. Said before the store is asked, which may refuse to listen: until it has happened, a save tries."""

@@ -11,8 +11,8 @@ from django.http import HttpRequest
 from ..exceptions import TooManySessions
 from ..fields import Fields
 from ..session import SessionId, new_id
-from .content import OWNER
 from .lazy import LazySession
+from .signing_in import sign_in, take_back
 
 T = TypeVar("T")
 
@@ -141,23 +141,22 @@ class SessionStore(LazySession):
         return core is not None and core.fresh(seconds, self._rules)
 
     def signed_in(self, request: HttpRequest) -> None:
-        """`django.contrib.auth` has just signed somebody in: the time since then begins anew.
+        """`django.contrib.auth` has just signed somebody in: the time since then begins anew, and the key is a new one after the
+        save, also where it was the same user who was signed in already.
 
         Raises:
             TooManySessions: ON_LIMIT is "refuse", and the user has as many as may be; the session is as it was before.
             SessionGone, StoreUnavailable: the same setting has it saved at once.
         """
         self.comes_with(request)
-        core = self._state.core
-        if core is None or OWNER not in core.fields:
-            return  # somebody signed in to something else, an API say
-        core.signing_in = True
+        if not sign_in(self._state):
+            return  # to something else, an API say
         if self._rules.max_sessions is None or self._rules.on_limit != "refuse":
             return
         try:
             self._run(self._state.save(self._rules), decisive=True)
         except TooManySessions:
-            self._state.take_back_sign_in()
+            take_back(self._state)
             raise
 
     # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
