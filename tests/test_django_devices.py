@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth import alogin, alogout, login, logout, user_logged_in, user_logged_out
+from django.contrib.auth import SESSION_KEY, alogin, alogout, login, logout, user_logged_in, user_logged_out
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
@@ -411,6 +411,19 @@ def test_a_view_may_answer_a_refused_sign_in_itself(limited: Devices) -> None:
         user_logged_in.disconnect(hear)
     assert heard == [], "nobody signed in"
     assert limited.site.cookie(visitor) is None
+
+
+def test_who_is_signed_in_by_hand_is_refused_with_the_save(limited: Devices) -> None:
+    async def aview(request: HttpRequest) -> None:
+        await request.session.aset(SESSION_KEY, str(ADA.pk))
+
+    def view(request: HttpRequest) -> None:
+        request.session[SESSION_KEY] = str(ADA.pk)
+
+    limited.sign_in()
+    visitor = limited.site.client()
+    response = limited.site.visit(aview if limited.is_async else view, visitor)
+    assert (response.status_code, set_cookies(response)) == (403, {})
 
 
 def test_the_oldest_session_makes_room(here: Devices) -> None:

@@ -24,6 +24,7 @@ from elasticache_sessions.django.signals import session_ended
 from tests.support.django_browser import Browser
 from tests.support.django_pages import Member
 from tests.support.proxy import Proxy
+from tests.support.scripts import run
 from tests.support.stores import Store
 
 TEMPLATES = Path(__file__).parent / "django_site" / "templates"
@@ -312,3 +313,89 @@ def test_so_it_is_in_a_request(single_proxy: Proxy, settings: Settings, ada: Use
     assert response.status_code == 503
     single_proxy.heal()
     assert lives(client)
+
+
+# Other projects.
+
+PEOPLE = """
+import uuid
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import models
+
+class Person(AbstractBaseUser):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=9, unique=True)
+    USERNAME_FIELD = "name"
+
+class Member(Person):  # a child, with a table of its own
+    since = models.IntegerField(default=2026)
+
+class Friend(Person):
+    class Meta:
+        proxy = True
+"""
+
+
+def test_a_user_model_of_the_projects_own_is_watched_with_its_children(tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / "models.py").write_text(PEOPLE)
+    run(
+        f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["elasticache_sessions.django", "django.contrib.auth", "django.contrib.contenttypes", "people"],
+    AUTH_USER_MODEL="people.Person", SECRET_KEY="x", SESSION_ENGINE="elasticache_sessions.django",
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+    ELASTICACHE_SESSIONS_URL="memory://", DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+)
+django.setup()
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", run_syncdb=True, verbosity=0)
+from elasticache_sessions.django import SessionStore, user_sessions
+from people.models import Friend, Member, Person
+
+def signed_in(user):
+    client = Client()
+    client.force_login(user)
+    return client.cookies["sessionid"].value
+
+def change(user):
+    user.set_password("another")
+    user.save()
+
+for kind, end in ((Person, change), (Member, change), (Friend, change), (Member, Member.delete), (Friend, Friend.delete)):
+    user = kind.objects.create(name="ada")
+    key = signed_in(user)
+    [info] = user_sessions.for_user(str(user.pk).replace("-", ""))  # as UUIDs may be written, too
+    user.save()
+    assert SessionStore().exists(key)
+    pk = user.pk
+    end(user)
+    assert not SessionStore().exists(key), (kind, end)
+    assert user_sessions.for_user(pk) == []
+    Person.objects.all().delete()
+"""
+    )
+
+
+def test_a_project_without_users_has_nothing_to_watch() -> None:
+    run(
+        """
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["elasticache_sessions.django"], SECRET_KEY="x", SESSION_ENGINE="elasticache_sessions.django",
+    ELASTICACHE_SESSIONS_URL="memory://",
+)
+django.setup()
+from elasticache_sessions.django import SessionStore
+session = SessionStore()
+session["cart"] = 1
+session.save()
+"""
+    )
