@@ -8,25 +8,11 @@ from dataclasses import replace
 from typing import Final
 
 from .exceptions import SessionEnded, StoreUnavailable, TooManySessions
-from .index import (
-    UNKNOWN_ORIGIN,
-    Listed,
-    oldest_first,
-    without_those_over,
-)
+from .index import UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
 from .owner_list import Next, OwnerList, change, index_lost, read
-from .record import (
-    Header,
-)
-from .seen import (
-    end_handle,
-    entry_of,
-    still_there,
-)
-from .session import (
-    Rules,
-    Session,
-)
+from .record import Header
+from .seen import end_handle, entry_of, is_of, is_there, still_there
+from .session import Rules, Session
 from .settle import Event, Flow, buried, settle
 
 # The most that anybody is signed in with, whatever the rules say: a list is one value in the store.
@@ -36,51 +22,80 @@ _MANY: Final = 256
 _LOOKED_AT: Final = 32
 
 
-def enrol(
-    owner: bytes, handle: str, entry: Listed, rules: Rules, *, in_place_of: str | None = None
-) -> Flow[None]:
+def enrol(owner: bytes, handle: str, entry: Listed, rules: Rules, old: Session | None = None) -> Flow[None]:
     """Put a session on the list, before anybody has its id. Where there are too many, the oldest end first.
 
-    `in_place_of`: the handle that it had until now.
+    `old`: the stored session that goes on under the new id, whoever it belongs to; it has not ended yet. If it is that owner's
+    it stays on the list beside the new one: whichever of the two comes to live is listed.
 
     Raises:
         TooManySessions
+        SessionEnded: the old one had ended, or was to have.
     """
+    before = old if old is not None and is_of(old, owner) else None
 
     def decide(found: OwnerList) -> Flow[Next]:
-        listed = without_those_over(found.listed, rules.now())
-        had = listed.pop(in_place_of, None) if in_place_of is not None else None
+        listed, is_lost, here = without_those_over(found.listed, rules.now()), None, entry
         # Whoever searched for a lost list may have found it already, but has not asked whether there is room.
         listed.pop(handle, None)
+        had = None
+        if before is not None and before.handle is not None:
+            had = listed.get(before.handle)
+            if had is None:
+                if has_escaped(before, found) and entry.signed_in_at == owned_header(before).authenticated_at:
+                    raise SessionEnded(_ESCAPED.format(before.handle))
+                yield index_lost(owner)
+                is_lost = True
+            here = replace(entry, instead_of=before.handle)
         if had is None:
-            listed = yield from _with_room(found.owner, listed, rules, may_refuse=in_place_of is None)
-        here = entry
-        if had is not None and entry.origin == UNKNOWN_ORIGIN:
-            here = replace(entry, origin=Listed.unpacked(had).origin)
-        return Next({**listed, handle: here.packed()})
+            listed = yield from _with_room(owner, listed, rules, old, may_refuse=before is None)
+        else:
+            known = Listed.unpacked(had)
+            # Whoever asks for another id has got the one before, so that what it had before that one has ended.
+            listed.pop(known.instead_of, None)
+            if entry.origin == UNKNOWN_ORIGIN:
+                here = replace(here, origin=known.origin)
+        if before is not None and before.handle is not None:
+            listed.setdefault(before.handle, entry_of(owned_header(before), UNKNOWN_ORIGIN, rules).packed())
+        return Next({**listed, handle: here.packed()}, is_lost=is_lost)
 
     yield from change(owner, decide, rules)
 
 
+_ESCAPED: Final = "session {} was signed out together with all others of its owner"
+
+
 def _with_room(
-    owner: bytes, listed: dict[str, bytes], rules: Rules, *, may_refuse: bool
+    owner: bytes, listed: dict[str, bytes], rules: Rules, old: Session | None, *, may_refuse: bool
 ) -> Flow[dict[str, bytes]]:
     """`listed`, where there is room for one more."""
     limit = min(rules.max_sessions or _MOST, _MOST)
-    if len(listed) >= limit:
+
+    def too_many() -> int:
+        return max(0, len(listed) - len(old_handles(listed)) - limit + 1)
+
+    if too_many():
         listed = yield from still_there(owner, listed, listed, rules)
     elif len(listed) >= _MANY:
         listed = yield from still_there(owner, listed, oldest_first(listed)[:_LOOKED_AT], rules)
-    if len(listed) < limit:
+    if not too_many():
         return listed
     if may_refuse and rules.on_limit == "refuse":
         raise TooManySessions(
             f"the user is signed in with {len(listed)} sessions already. Have one of them signed out first (`for_user`, "
             "`end`), or raise ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."
         )
-    for oldest in oldest_first(listed)[: len(listed) - limit + 1]:
-        yield from end_handle(owner, oldest, rules, "limit")
-        del listed[oldest]
+    if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
+        # Somebody clicked twice: nobody is to end for the second time.
+        raise SessionEnded(
+            f"session {old.handle} was ended, or got a new id, while this request was using it"
+        )
+    superseded = old_handles(listed)
+    oldest = [handle for handle in oldest_first(listed) if handle not in superseded]
+    for handle in oldest[: too_many()]:
+        for ends in (handle, Listed.unpacked(listed[handle]).instead_of):
+            if listed.pop(ends, None) is not None:
+                yield from end_handle(owner, ends, rules, "limit")
     return listed
 
 
@@ -114,24 +129,22 @@ def look_after(session: Session, rules: Rules) -> Flow[None]:
         SessionEnded: all sessions of its owner were ended, and it escaped that, as it was not listed. Now it has ended.
     """
     try:
-        escaped = yield from _put_back(session, rules)
-        if escaped:
-            handle = session.handle or ""
-            yield from settle(session, buried, rules)
-            yield Event("ended", handle, "signed_out")
-            raise SessionEnded(f"session {handle} was signed out together with all others of its owner")
+        if (yield from _put_back(session, rules)):
+            return
     except StoreUnavailable:
         return  # in an hour, then
+    yield from discard(session, rules, "signed_out")
+    raise SessionEnded(_ESCAPED.format(session.handle))
 
 
 def _put_back(session: Session, rules: Rules) -> Flow[bool]:
-    """Returns whether it may not be put back."""
+    """Returns whether it is on the list now; False: it may not be."""
     header, handle = owned_header(session), session.handle or ""
     found = yield from read(header.owner, rules)
     if handle in found.listed:
-        return False
-    if has_escaped(session, found):
         return True
+    if has_escaped(session, found):
+        return False
     yield index_lost(header.owner)
 
     def decide(now: OwnerList) -> Flow[Next]:
@@ -140,7 +153,7 @@ def _put_back(session: Session, rules: Rules) -> Flow[bool]:
         return Next({**now.listed, handle: entry}, is_lost=True)
 
     yield from change(header.owner, decide, rules)
-    return False
+    return True
 
 
 def has_escaped(session: Session, found: OwnerList) -> bool:
@@ -156,28 +169,36 @@ def owned_header(session: Session) -> Header:
     return session.stored.header
 
 
-def listed(new: Session, session: Session, rules: Rules, old: Header | None = None) -> Flow[Session]:
-    """`new`, on its owner's list if it has one, before anybody has its id; in the place of `session` if that was theirs, by
-    `old`. It ends where that cannot be.
+def listed(new: Session, old: Session, rules: Rules) -> Flow[Session]:
+    """`new`, on its owner's list if it has one, before anybody has its id. It ends where that cannot be.
+
+    `old`: what goes on as `new`; not stored, if that begins with it; the same, if it gets no new id.
     """
     header = new.stored.header if new.stored is not None else None
     if header is None or not header.owned:
         return new
-    before = session.handle if old is not None and old.owner == header.owner else None
-    entry = entry_of(header, session.origin, rules)
+    entry = entry_of(header, old.origin, rules)
+    goes_on = old if old.stored is not None and old is not new else None
     try:
-        yield from enrol(header.owner, new.handle or "", entry, rules, in_place_of=before)
+        yield from enrol(header.owner, new.handle or "", entry, rules, goes_on)
     except (StoreUnavailable, TooManySessions):
         yield from discard(new, rules)
+        raise
+    except SessionEnded:
+        yield from discard(new, rules)
+        yield from discard(old, rules, "signed_out")
         raise
     return new
 
 
-def discard(new: Session, rules: Rules) -> Flow[None]:
-    """End one that nobody has got to know."""
-    if new.stored is not None:
-        with suppress(StoreUnavailable, SessionEnded):
-            yield from settle(new, buried, rules)
+def discard(session: Session, rules: Rules, reason: str | None = None) -> Flow[None]:
+    """End one, if the store lets us. Without a reason: one that nobody has got to know, so nobody is told."""
+    if session.stored is None:
+        return
+    with suppress(StoreUnavailable, SessionEnded):
+        yield from settle(session, buried, rules)
+        if reason is not None:
+            yield Event("ended", session.handle or "", reason)
 
 
 def off_the_list(header: Header, handle: str, rules: Rules) -> Flow[None]:

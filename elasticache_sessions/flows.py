@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from . import enrolment
-from .exceptions import DecodeError, SessionEnded
+from .exceptions import DecodeError, SessionEnded, StoreUnavailable
 from .fields import Fields
 from .merging import merge_into
 from .opaque import OpaqueDict, OpaqueList
@@ -184,7 +184,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         return
     session_id, session.next_id = session.next_id, None  # a second attempt must not meet the first
     new, handle = (yield from insert(target, mine, rules, session_id)), session.handle or ""
-    yield from enrolment.listed(new, session, rules, old.header)
+    yield from enrolment.listed(new, session, rules)
 
     def carry(theirs: Record) -> Flow[None]:
         merged = OpaqueDict(mine) if replaces else merge_into(theirs, old, mine)
@@ -199,6 +199,10 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
 
     try:
         yield from settle(session, buried, rules, carry=carry, insist=True)
+    except StoreUnavailable:
+        if target.owned:  # else the list would name it, which nobody knows, beside the one that lives
+            yield from enrolment.discard(new, rules)
+        raise
     except SessionEnded:
         yield from enrolment.discard(new, rules)
         yield from enrolment.off_the_list(target, new.handle or "", rules)

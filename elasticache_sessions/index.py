@@ -66,17 +66,22 @@ class Listed:
     signed_in_at: int
     ends_at: int
     origin: Origin = UNKNOWN_ORIGIN
+    instead_of: str = ""
+    """The handle that it had before, if its id was changed. That one is listed, too, until somebody finds it gone: had the change
+    of the id failed in the middle, it would be the one that lives.
+    """
 
     def packed(self) -> bytes:
         agent, ip = _printable(self.origin.user_agent), _printable(self.origin.ip)
-        return codec.encode([self.signed_in_at, self.ends_at, agent[:_MOST_OF_AN_AGENT], ip[:_MOST_OF_AN_IP]])
+        about = (agent[:_MOST_OF_AN_AGENT], ip[:_MOST_OF_AN_IP], self.instead_of)
+        return codec.encode([self.signed_in_at, self.ends_at, *about])
 
     @classmethod
     def unpacked(cls, data: bytes) -> Listed:
         """What cannot be read is listed as a session of which nothing is known."""
         try:
-            signed_in_at, ends_at, user_agent, ip = codec.decode(data)
-            return cls(int(signed_in_at), int(ends_at), Origin(str(user_agent), str(ip)))
+            signed_in_at, ends_at, user_agent, ip, instead_of = codec.decode(data)
+            return cls(int(signed_in_at), int(ends_at), Origin(str(user_agent), str(ip)), str(instead_of))
         except (DecodeError, ValueError, TypeError):
             return cls(0, 2**32 - 1)
 
@@ -88,6 +93,11 @@ class Listed:
 def without_those_over(listed: Mapping[str, bytes], now: int) -> dict[str, bytes]:
     """Those that may still be there."""
     return {handle: data for handle, data in listed.items() if not Listed.unpacked(data).is_over(now)}
+
+
+def old_handles(listed: Mapping[str, bytes]) -> set[str]:
+    """Those of sessions that are listed under another one, too."""
+    return {Listed.unpacked(data).instead_of for data in listed.values()} & listed.keys()
 
 
 def oldest_first(listed: Mapping[str, bytes]) -> list[str]:

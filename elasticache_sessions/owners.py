@@ -65,11 +65,26 @@ def for_user(owner: bytes, rules: Rules, current: Session | None = None) -> Flow
 
 
 def end_one(owner: bytes, handle: str, rules: Rules, reason: str) -> Flow[bool]:
-    """The same, and take it off the list."""
+    """End a session of that owner by its public name, also if it gets another one meanwhile. Returns whether there was one."""
     if not is_handle(handle):
         return False
-    ended = yield from end_handle(owner, handle, rules, reason)
-    yield from withdraw(owner, [handle], rules)
+    ended = False
+
+    def decide(found: OwnerList) -> Flow[Next | None]:
+        nonlocal ended
+        ends = [
+            handle,
+            *(new for new, entry in found.listed.items() if Listed.unpacked(entry).instead_of == handle),
+        ]
+        for each, glance in zip(ends, (yield from glances_at(ends, rules)), strict=True):
+            ended |= yield from end_seen(owner, each, glance, rules, reason)
+        if found.header is None:
+            yield index_lost(owner)
+            return None
+        rest = {each: entry for each, entry in found.listed.items() if each not in ends}
+        return None if len(rest) == len(found.listed) else Next(rest)
+
+    yield from change(owner, decide, rules)
     return ended
 
 

@@ -12,8 +12,8 @@ from .clients.base import Glance, Look, Page, Replace, Scan
 from .exceptions import DecodeError
 from .index import UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
 from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, pack
-from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
-from .settle import Event, Flow
+from .session import FOREVER, Rules, Session, fixed_end_of, is_handle
+from .settle import Event, Flow, lives
 
 # To so many seconds it is known when a session was last used.
 _WITHIN: Final = 60
@@ -42,6 +42,15 @@ def still_there(
     return {handle: entry for handle, entry in listed.items() if handle not in gone}
 
 
+def is_there(handle: str, rules: Rules) -> Flow[bool]:
+    """Whether a session lives under that handle, whoever it belongs to."""
+    (glance,) = yield from glances_at([handle], rules)
+    try:
+        return glance is not None and lives(header_of(glance.header), rules)
+    except DecodeError:
+        return False
+
+
 def is_gone(glance: Glance | None, owner: bytes, rules: Rules) -> bool:
     """Whether a session that was that owner's is no more. What this version cannot read may be a newer one's."""
     if glance is None:
@@ -61,10 +70,7 @@ def living_as(glance: Glance | None, owner: bytes, rules: Rules) -> Header | Non
         header = header_of(glance.header)
     except DecodeError:
         return None
-    if header.kind is not Kind.LIVE or header.owner != owner:
-        return None
-    end = end_of(header, rules)
-    return None if end and end <= rules.now() else header
+    return header if header.owner == owner and lives(header, rules) else None
 
 
 def end_seen(owner: bytes, handle: str, glance: Glance | None, rules: Rules, reason: str) -> Flow[bool]:

@@ -21,7 +21,7 @@ from elasticache_sessions import (
 from elasticache_sessions.clients.base import Command, Entry, Read, Reply, Write
 from elasticache_sessions.index import Origin, SessionInfo
 from elasticache_sessions.record import Kind, pack, unpack
-from elasticache_sessions.session import OWNED_ABSOLUTE_TIMEOUT, Rules
+from elasticache_sessions.session import OWNED_ABSOLUTE_TIMEOUT, Rules, handle_of
 from tests.support.bench import DAY, Bench, BlindBench
 from tests.support.crowds import many
 
@@ -203,9 +203,75 @@ def test_a_new_id_takes_the_place_of_the_old_one(desk: Desk) -> None:
     again = desk.load(session)
     desk.run(flows.cycle(again, desk.rules))
     assert again.handle != old
-    assert desk.listed() == {again.handle}
+    assert desk.listed() == {again.handle, old}, "until somebody looks"
     (info,) = desk.of()
+    assert info.handle == again.handle
     assert info.user_agent == "Phone/1.0"
+    assert desk.listed() == {again.handle}
+
+
+def test_however_often_a_session_gets_a_new_id_the_list_does_not_grow(desk: Desk) -> None:
+    desk.with_rules(max_sessions=2, on_limit="refuse")
+    session, other = desk.sign_in(), desk.sign_in()
+    for _ in range(5):
+        session = desk.again(session)
+        desk.run(flows.cycle(session, desk.rules))
+        assert len(desk.listed()) == 3
+    assert desk.handles() == {session.handle, other.handle}
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_whatever_fails_while_it_gets_a_new_id_what_lives_is_listed(
+    desk: Desk, number: int, carried_out: bool
+) -> None:
+    session, left = desk.again(desk.sign_in()), [number]
+    old = session.id
+
+    def meddle(command: Command, perform: Callable[[], Reply]) -> Reply:
+        left[0] -= 1
+        if left[0] == 0:
+            if carried_out:
+                perform()
+            raise StoreUnavailable("down", sent=carried_out)
+        return perform()
+
+    desk.meddle = meddle
+    with suppress(StoreUnavailable, SessionEnded):
+        desk.run(flows.cycle(session, desk.rules))
+    desk.meddle = lambda command, perform: perform()
+    assert old is not None
+    if desk.find(old):
+        assert handle_of(old) in desk.listed()
+    else:
+        assert session.handle in desk.listed()
+    desk.end_all()
+    assert not desk.find(old)
+    assert not desk.find(session)
+
+
+@pytest.mark.parametrize("before", range(1, 5))
+def test_a_handle_that_is_out_of_date_by_one_new_id_ends_the_session_all_the_same(
+    desk: Desk, before: int
+) -> None:
+    """Whichever command of the end the new id comes before."""
+    session, left = desk.again(desk.sign_in()), [before]
+    handle = str(session.handle)
+
+    def meddle(command: Command, perform: Callable[[], Reply]) -> Reply:
+        left[0] -= 1
+        if left[0] == 0:
+            desk.meddle = lambda command, perform: perform()
+            with suppress(SessionEnded):
+                desk.run(flows.cycle(session, desk.rules))
+        return perform()
+
+    desk.meddle = meddle
+    ended = desk.run(owners.end_one(desk.hash(ANNA), handle, desk.rules, "signed_out"))
+    desk.meddle = lambda command, perform: perform()
+    assert ended
+    assert not desk.find(session)
+    assert desk.handles() == set()
 
 
 def test_signing_in_as_somebody_else_moves_it_to_their_list(desk: Desk) -> None:
@@ -384,6 +450,18 @@ def test_a_user_with_a_thousand_sessions_signs_in_in_four_round_trips() -> None:
     desk.sign_in()
     assert len(desk.asked) == 3, "the session, and the list read and written"
     assert desk.looks == 1, "at a few that may be gone"
+
+
+def test_two_clicks_on_sign_in_leave_one_session_and_end_no_other(desk: Desk) -> None:
+    desk.with_rules(max_sessions=1)
+    visitor = desk.new(cart=[1])
+    first, second = desk.load(visitor), desk.load(visitor)
+    first.owner = second.owner = ANNA
+    desk.run(flows.commit(first, desk.rules))
+    with pytest.raises(SessionEnded):
+        desk.run(flows.commit(second, desk.rules))
+    assert desk.find(first)
+    assert desk.handles() == {first.handle}
 
 
 # All at once
@@ -568,6 +646,31 @@ def test_a_session_that_escaped_when_all_were_ended_ends_instead(desk: Desk) -> 
     assert not desk.find(session)
     assert desk.listed() == set()
     assert desk.sign_in().id
+
+
+@pytest.mark.parametrize("signs_in", [False, True])
+def test_a_new_id_is_no_way_out_and_shows_that_the_list_was_lost(desk: Desk, signs_in: bool) -> None:
+    escaped, silent = desk.sign_in(), desk.sign_in()
+    desk.lose_the_list()
+    desk.clock.time += 60
+    again = desk.again(escaped)
+    if signs_in:
+        again.owner = ANNA
+    desk.run(flows.commit(again, desk.rules) if signs_in else flows.cycle(again, desk.rules))
+    assert "index_lost" in desk.events
+    desk.clock.time += 60
+    if desk.rules.can_scan:
+        assert desk.end_all() == 2
+        assert not desk.find(silent)
+    else:
+        with pytest.raises(IndexLost):
+            desk.end_all()
+    assert not desk.find(again)
+    if not desk.rules.can_scan:
+        with pytest.raises(SessionEnded):
+            desk.run(flows.cycle(desk.again(silent), desk.rules))
+        assert not desk.find(silent)
+        assert desk.listed() == set()
 
 
 def test_it_ends_as_well_when_its_owner_asks_what_there_is(desk: Desk) -> None:
