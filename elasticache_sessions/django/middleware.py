@@ -113,7 +113,7 @@ def _finish(
     request: HttpRequest, response: HttpResponseBase, session: SessionStore
 ) -> Generator[Step, Any, HttpResponseBase]:
     """What becomes of the response. Yields what must be asked of the session: "max_age" of its cookie (None: until the
-    browser closes), and to "save" it (whether it was).
+    browser closes), and to "save" it (whether it was, or what its user has too many of).
     """
     accessed = session.accessed
     response = yield from _settle(request, response, session)
@@ -149,13 +149,13 @@ def _settle(
                 pass
             elif session.is_empty():  # the store does not know it
                 _delete_cookie(request, response)
-            elif (yield "save"):
+            elif isinstance(saved := (yield "save"), TooManySessions):
+                return _refused(request, saved)
+            elif saved:
                 if session.session_key is not None:
                     _set_cookie(response, session.session_key, max_age)
                 elif modified:  # it was given a lifetime that is over
                     _delete_cookie(request, response)
-    except TooManySessions as error:
-        return _refused(request, error)
     except StoreUnavailable as error:
         if modified and (decides or not session.anonymous):
             return _unavailable(error, response)
@@ -191,19 +191,23 @@ async def _max_age_async(session: SessionStore) -> int | None:
     return None if await session.aget_expire_at_browser_close() else await session.aget_expiry_age()
 
 
-def _save(session: SessionStore) -> bool:
+def _save(session: SessionStore) -> bool | TooManySessions:
     try:
         session.save()
     except SessionGone as gone:
         return _dropped(session, gone)
+    except TooManySessions as error:
+        return error
     return True
 
 
-async def _save_async(session: SessionStore) -> bool:
+async def _save_async(session: SessionStore) -> bool | TooManySessions:
     try:
         await session.asave()
     except SessionGone as gone:
         return _dropped(session, gone)
+    except TooManySessions as error:
+        return error
     return True
 
 
