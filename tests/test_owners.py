@@ -184,6 +184,7 @@ def test_somebody_elses_session_is_not_ended(desk: Desk) -> None:
     hers, his = desk.sign_in(), desk.sign_in(BEN)
     assert not desk.run(owners.end_one(desk.hash(BEN), str(hers.handle), desk.rules, "signed_out"))
     assert desk.end_all(BEN, keep=hers) == 1
+    assert desk.listed(BEN) == set()
     assert desk.find(hers)
     assert not desk.find(his)
     (info,) = desk.of(current=desk.sign_in(BEN))
@@ -423,6 +424,17 @@ def test_one_too_many_is_refused_and_nothing_has_changed(desk: Desk) -> None:
     desk.run(flows.cycle(desk.again(first), desk.rules))  # is no sign-in
     desk.run(flows.end(desk.again(second), desk.rules))
     assert desk.sign_in().id
+
+
+def test_a_new_id_is_never_refused_even_where_the_list_had_lost_the_old_one(desk: Desk) -> None:
+    desk.with_rules(max_sessions=1, on_limit="refuse")
+    first = desk.sign_in()
+    desk.lose_the_list()
+    second = desk.sign_in()
+    again = desk.again(first)
+    desk.run(flows.cycle(again, desk.rules))
+    assert desk.listed() == {again.handle}
+    assert not desk.find(second)
 
 
 def test_an_oldest_one_that_cannot_be_ended_keeps_the_next_one_out(desk: Desk) -> None:
@@ -783,8 +795,10 @@ def test_the_rules_clock_may_be_behind_that_of_whoever_signed_in() -> None:
     desk.clock.time += 80
     assert not desk.find(session)
     assert not desk.run(flows.load(session.id, ahead))
-    # Nobody has looked, and by some clock it may have a minute left.
+    # Nobody has looked, and by some clock it may have a minute left: the next one to sign in leaves it there.
     assert desk.listed() == {session.handle}
+    another = desk.sign_in()
+    assert desk.listed() == {session.handle, another.handle}
 
 
 def test_a_list_is_a_record_and_no_session(desk: Desk) -> None:
