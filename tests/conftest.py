@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    usual = ",".join(name for name in stores.ALL if name not in stores.TOPOLOGIES)
+    usual = ",".join(name for name in stores.ALL if name not in stores.TOPOLOGIES + stores.BY_NOX)
     parser.addoption(
         "--stores",
         default=usual,

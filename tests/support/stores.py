@@ -19,6 +19,8 @@ from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Copi
 
 TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls", "memcached-copies")
 """As ElastiCache sets them up. Tests meet them only where `--stores` asks for them."""
+BY_NOX = ("valkey-8.1",)
+"""Between two that `make test` knows, so that it is enough to meet it once more on another Python: see noxfile.py."""
 REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster", "primary-tls", "cluster-tls", "serverless")
 MEMCACHED = ("memcached", "memcached-3", "memcached-tls", "memcached-copies")
 TWO_COPIES = ("memcached-copies",)
