@@ -2,8 +2,8 @@
 lowest; those of Django with each Django, too.
 
 `nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 and for the lowest
-Memcached, too; on Python 3.13 it is Valkey 8.1, which `make test` leaves to it. Every other store is `make test`'s business. A Python
-that is missing fails the run.
+Memcached, too; on Python 3.13 it is Valkey 8.1, which `make test` leaves to it. Every other store is `make test`'s business. A
+Python that is missing fails the run.
 """
 
 import os
