@@ -146,10 +146,12 @@ class Session:
         """Whether its user signed in less than so many seconds ago, or does with this request."""
         if self.owner is not None:
             return True
-        if self.ending or self.stored is None or not self.stored.header.owned:
+        if self.ending:
             return False
         if self.signing_in:
             return True
+        if self.stored is None or not self.stored.header.owned:
+            return False
         # Another instance's clock may be ahead of this one's.
         return -CLOCKS_APART <= rules.now() - self.stored.header.authenticated_at < seconds
 

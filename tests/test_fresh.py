@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from elasticache_sessions.index import CLOCKS_APART
-from elasticache_sessions.record import Header, Kind, Record
+from elasticache_sessions.record import NO_OWNER, Header, Kind, Record
 from elasticache_sessions.session import Rules, Session
 
 NOW = 1_000_000
@@ -38,6 +38,8 @@ def test_who_signed_in_where_the_clock_is_ahead_is_fresh_and_nobody_for_ever() -
 def test_nobody_is_not_fresh_and_who_signs_in_with_this_request_is() -> None:
     assert not Session().fresh(300, RULES)
     assert Session(owner="ada").fresh(300, RULES)
+    assert Session(signing_in=True).fresh(300, RULES)
+    assert Session("x" * 40, stored=Record(replace(OWNED, owner=NO_OWNER)), signing_in=True).fresh(300, RULES)
     again = signed_in(9000)
     again.signing_in = True
     assert again.fresh(300, RULES)
