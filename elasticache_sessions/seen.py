@@ -10,9 +10,9 @@ from typing import Final
 
 from .clients.base import Glance, Look, Page, Replace, Scan
 from .exceptions import DecodeError
-from .index import UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
+from .index import CLOCKS_APART, UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
 from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, pack
-from .session import FOREVER, Rules, Session, fixed_end_of, is_handle
+from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
 from .settle import Event, Flow, lives
 
 # To so many seconds it is known when a session was last used.
@@ -20,8 +20,10 @@ _WITHIN: Final = 60
 
 
 def entry_of(header: Header, origin: Origin, rules: Rules) -> Listed:
-    """What is listed of a session."""
-    return Listed(header.authenticated_at, fixed_end_of(header, rules) or FOREVER, origin)
+    """What is listed of a session. An end of its own is none for the list, as it may be put off while the session lives."""
+    return Listed(
+        header.authenticated_at, fixed_end_of(replace(header, expires_at=0), rules) or FOREVER, origin
+    )
 
 
 def glances_at(handles: Iterable[str], rules: Rules) -> Flow[tuple[Glance | None, ...]]:
@@ -52,29 +54,36 @@ def is_there(handle: str, rules: Rules) -> Flow[bool]:
 
 
 def is_gone(glance: Glance | None, owner: bytes, rules: Rules) -> bool:
-    """Whether a session that was that owner's is no more. What this version cannot read may be a newer one's."""
+    """Whether a session that was that owner's is no more, by any clock. What this version cannot read may be a newer one's."""
     if glance is None:
         return True
     try:
         header_of(glance.header)
     except DecodeError:
         return False
-    return living_as(glance, owner, rules) is None
+    return living_as(glance, owner, rules, by_any_clock=True) is None
 
 
-def living_as(glance: Glance | None, owner: bytes, rules: Rules) -> Header | None:
-    """Its header, if it lives and is that owner's."""
+def living_as(
+    glance: Glance | None, owner: bytes, rules: Rules, *, by_any_clock: bool = False
+) -> Header | None:
+    """Its header, if it lives and is that owner's. `by_any_clock`: also where it may live for another instance alone, which would
+    have it slide.
+    """
     if glance is None:
         return None
     try:
         header = header_of(glance.header)
     except DecodeError:
         return None
-    return header if header.owner == owner and lives(header, rules) else None
+    if header.kind is not Kind.LIVE or header.owner != owner:
+        return None
+    end, late = end_of(header, rules), CLOCKS_APART if by_any_clock else 0
+    return None if end and end + late <= rules.now() else header
 
 
 def end_seen(owner: bytes, handle: str, glance: Glance | None, rules: Rules, reason: str) -> Flow[bool]:
-    header = living_as(glance, owner, rules)
+    header = living_as(glance, owner, rules, by_any_clock=True)
     if header is None or glance is None:
         return False
     now = rules.now()

@@ -1,0 +1,94 @@
+"""No session lives that is on no list, whatever became of its lifetime, its id, the list or the clocks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from elasticache_sessions import IndexLost, SessionEnded, flows, owners
+from elasticache_sessions.index import CLOCKS_APART
+from tests.test_owners import ANNA, HOUR, BlindDesk, Desk
+
+
+@pytest.fixture(params=[Desk, BlindDesk], ids=["looking", "blind"])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    made: Desk = request.param()
+    return made
+
+
+def test_a_session_whose_end_is_put_off_stays_on_the_list(desk: Desk) -> None:
+    session = desk.sign_in()
+    session.expires_at = desk.clock.time + HOUR / 2
+    desk.change(session)
+    desk.run(flows.cycle(session, desk.rules))
+    session.expires_at = desk.clock.time + HOUR
+    desk.change(session)
+    desk.clock.time += HOUR - 60
+    desk.sign_in()  # where those are taken off that are over
+    assert session.handle in desk.listed()
+    assert desk.end_all() == 2
+    assert desk.find(session) is None
+
+
+def test_who_escaped_an_end_of_all_does_not_get_back_by_a_new_id() -> None:
+    desk = BlindDesk()
+    session = desk.sign_in()
+    desk.lose_the_list()
+    desk.clock.time += 1
+    with pytest.raises(IndexLost):
+        desk.end_all()
+    found = desk.again(session)
+    with pytest.raises(SessionEnded):
+        desk.run(flows.cycle(found, desk.rules))
+    assert desk.find(session) is None
+    assert desk.listed() == set()
+    assert "ended" in desk.events
+
+
+def test_a_new_id_tells_that_the_list_was_lost(desk: Desk) -> None:
+    other, session = desk.sign_in(), desk.sign_in()
+    desk.lose_the_list()
+    desk.clock.time += 1
+    desk.run(flows.cycle(session, desk.rules))
+    assert "index_lost" in desk.events
+    if desk.rules.can_scan:
+        assert desk.handles() == {other.handle, session.handle}
+        assert desk.end_all(keep=session) == 1
+        assert desk.find(other) is None
+    else:
+        with pytest.raises(IndexLost):
+            desk.end_all(keep=session)
+    assert desk.find(session)
+
+
+def test_signing_in_anew_after_all_were_ended_is_no_escape() -> None:
+    desk = BlindDesk()
+    session = desk.sign_in()
+    desk.lose_the_list()
+    desk.clock.time += 1
+    with pytest.raises(IndexLost):
+        desk.end_all()
+    desk.clock.time += 1
+    found = desk.again(session)
+    found.owner = ANNA
+    desk.run(flows.commit(found, desk.rules))
+    assert desk.listed() == {found.handle}
+
+
+@pytest.mark.parametrize("does", ["list", "end"])
+def test_by_a_clock_that_is_ahead_nothing_goes_that_another_instance_has_slide(does: str) -> None:
+    desk = BlindDesk()
+    session = desk.sign_in()
+    session.idle_ttl = 300
+    desk.change(session)
+    desk.clock.time += 285
+    ahead = dataclasses.replace(desk.rules, clock=lambda: desk.clock.time + CLOCKS_APART / 2)
+    if does == "list":
+        desk.run(owners.for_user(desk.hash(ANNA), ahead))
+    else:
+        desk.run(owners.end_all(desk.hash(ANNA), ahead, "signed_out"))
+    found = desk.find(session)
+    assert (found is not None, session.handle in desk.listed()) == (
+        (True, True) if does == "list" else (False, False)
+    )
