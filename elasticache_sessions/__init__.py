@@ -1,7 +1,7 @@
-"""Web sessions in Amazon ElastiCache: Valkey and Redis, for Flask and anything else.
+"""Web sessions in Amazon ElastiCache (Valkey, Redis OSS, Memcached), for Flask, Django and anything else.
 
 Importing this imports neither a framework nor a driver. For Flask: `from elasticache_sessions.flask import
-ElastiCacheSessions`.
+ElastiCacheSessions`; for Django: `SESSION_ENGINE = "elasticache_sessions.django"`.
 """
 
 from __future__ import annotations

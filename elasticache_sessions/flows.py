@@ -23,7 +23,7 @@ from .merging import merge_into
 from .opaque import OpaqueDict, OpaqueList
 from .reading import load, look
 from .record import Header, Kind, Record
-from .session import Rules, Session, with_wishes
+from .session import Rules, Session, nobodys, with_wishes
 from .settle import Event, Flow, buried, insert, settle
 
 __all__ = ["apply", "commit", "cycle", "end", "end_id", "load", "look", "save"]
@@ -91,7 +91,8 @@ def _write(
     def decide(theirs: Record) -> Record | None:
         nonlocal reason
         fields = change(OpaqueDict(mine) if replaces else merge_into(theirs, base, mine))
-        header = with_wishes(session, theirs.header, fields, rules)
+        # Whoever clears a session signs its owner out, whatever is put in for the next page: a message, say.
+        header = with_wishes(session, nobodys(theirs.header) if replaces else theirs.header, fields, rules)
         reason = "expired" if header is None else "emptied"
         if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
             return buried(theirs)
@@ -165,6 +166,8 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     """
     mine, old, replaces = session.fields.encoded(), session.stored, session.fields.cleared
     header = replace(old.header if old is not None else _fresh(rules), revisions=())
+    if replaces:
+        header = nobodys(header)
     if owner is not None:
         # Signing in starts the absolute timeout anew.
         header = replace(header, owner=rules.owner_hash(owner), authenticated_at=rules.now(), expires_at=0)

@@ -153,5 +153,6 @@ def _complete(owner: bytes, rules: Rules, current: Session | None) -> Flow[Owner
 _REMEDY: Final = (
     "the store has lost the list of a user's sessions, as it had no room for it; or the user has not signed in for as long as "
     "ABSOLUTE_TIMEOUT. {}Memcached cannot be searched for others: each puts itself on the list again, or ends where all were to "
-    "end, when it is changed, at most an hour later. Give the nodes more memory, so that it does not happen again."
+    "end, when it is next changed, an hour or more after it was last looked for; one that is only read goes on until its own "
+    "end. Give the nodes more memory, so that it does not happen again."
 )

@@ -17,7 +17,7 @@ from typing import Final
 from .exceptions import DecodeError
 from .fields import Fields
 from .index import CLOCKS_APART, UNKNOWN_ORIGIN, Origin
-from .record import OWNER_BYTES, Header, Record
+from .record import NO_OWNER, OWNER_BYTES, Header, Record
 from .sealing import Box, Seal
 
 logger: Final = logging.getLogger("elasticache_sessions")
@@ -150,7 +150,7 @@ class Session:
             return False
         if self.signing_in:
             return True
-        if self.stored is None or not self.stored.header.owned:
+        if self.stored is None or not self.stored.header.owned or self.fields.cleared:
             return False
         # Another instance's clock may be ahead of this one's.
         return -CLOCKS_APART <= rules.now() - self.stored.header.authenticated_at < seconds
@@ -253,11 +253,16 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
     return header if ttl_of(header, rules) >= 1 else None
 
 
+def nobodys(header: Header) -> Header:
+    """`header` of a session whose owner is signed out of it."""
+    return replace(header, owner=NO_OWNER, authenticated_at=0)
+
+
 def _short_while_anonymous(header: Header, rules: Rules) -> Header:
     """Nobody's session lives shorter where the rules say so, until somebody signs in."""
-    short = rules.anonymous_idle_timeout
-    if short is None:
+    if rules.anonymous_idle_timeout is None:
         return header
+    short = min(rules.anonymous_idle_timeout, rules.idle_timeout)
     if not header.owned and not header.idle_ttl:
         return replace(header, idle_ttl=short)
     if header.owned and header.idle_ttl == short and rules.derive is None:

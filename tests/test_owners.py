@@ -308,6 +308,29 @@ def test_an_owner_among_the_fields_is_listed_however_he_gets_there(desk: Desk) -
 # Off the list
 
 
+@pytest.mark.parametrize("new_id", [False, True])
+def test_whoever_clears_a_session_is_signed_out_of_it_whatever_it_holds_then(
+    desk: Desk, new_id: bool
+) -> None:
+    session = desk.again(desk.sign_in())
+    session.fields.clear()
+    session.fields["message"] = "Good-bye"
+    assert not session.fresh(60, desk.rules)
+    if new_id:
+        session.cycling = True
+    desk.run(flows.commit(session, desk.rules))
+    assert desk.handles() == set()
+    goes_on = desk.again(session)
+    assert goes_on.fields == {"message": "Good-bye"}
+    assert not desk.header(goes_on).owned
+    assert not goes_on.fresh(60, desk.rules)
+    goes_on.fields.clear()
+    goes_on.fields["cart"] = [1]
+    goes_on.owner = ANNA
+    desk.run(flows.commit(goes_on, desk.rules))
+    assert desk.handles() == {goes_on.handle}
+
+
 def test_signing_out_takes_it_off_and_the_empty_list_stays(desk: Desk) -> None:
     session = desk.sign_in()
     desk.run(flows.end(desk.again(session), desk.rules))
@@ -764,6 +787,9 @@ def test_signing_in_starts_the_absolute_timeout_anew_and_a_new_id_does_not(desk:
 
 
 def test_an_anonymous_session_ends_sooner_until_somebody_signs_in(desk: Desk) -> None:
+    desk.with_rules(anonymous_idle_timeout=9 * DAY)
+    kept = desk.new(a=1)
+    assert (desk.ttl(kept) or 0) <= DAY, "no longer than any"
     desk.with_rules(anonymous_idle_timeout=600)
     bot, visitor = desk.new(a=1), desk.new(a=1)
     desk.clock.time += 500
