@@ -385,6 +385,24 @@ def test_one_sign_in_too_many_is_refused_and_changes_nothing(limited: Devices) -
     limited.sign_in(client=first)
 
 
+def test_a_request_that_fails_after_a_sign_in_leaves_the_browser_the_session_that_counts(
+    limited: Devices,
+) -> None:
+    async def aview(request: HttpRequest) -> None:
+        await alogin(request, ADA, BACKEND)
+        raise RuntimeError("after that")
+
+    def view(request: HttpRequest) -> None:
+        login(request, ADA, BACKEND)
+        raise RuntimeError("after that")
+
+    site, visitor = limited.site, limited.site.client()
+    site.ask(aput_mug if limited.is_async else put_mug, visitor)
+    assert site.visit(aview if limited.is_async else view, visitor).status_code == 500
+    assert limited.name(visitor) == "ada"
+    limited.sign_in(client=visitor)
+
+
 def test_a_view_may_answer_a_refused_sign_in_itself(limited: Devices) -> None:
     limited.sign_in()
     heard: list[object] = []

@@ -158,6 +158,8 @@ class SessionStore(LazySession):
         except TooManySessions:
             take_back(self._state)
             raise
+        # It counts already, so the browser must hear of it, whatever becomes of the request.
+        self._state.moved = True
 
     # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
 
