@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from . import enrolment
-from .exceptions import DecodeError, SessionEnded, StoreUnavailable
+from .exceptions import DecodeError, SessionEnded, SessionError
 from .fields import Fields
 from .merging import merge_into
 from .opaque import OpaqueDict, OpaqueList
@@ -202,13 +202,13 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
 
     try:
         yield from settle(session, buried, rules, carry=carry, insist=True)
-    except StoreUnavailable:
-        if target.owned:  # else the list would name it, which nobody knows, beside the one that lives
-            yield from enrolment.discard(new, rules)
-        raise
     except SessionEnded:
         yield from enrolment.discard(new, rules)
         yield from enrolment.off_the_list(target, new.handle or "", rules)
+        raise
+    except SessionError:
+        if target.owned:  # else the list would name it, which nobody knows, beside the one that lives
+            yield from enrolment.discard(new, rules)
         raise
     _hold(session, new)
     yield Event("cycled", handle, session.handle or "")

@@ -15,6 +15,7 @@ from elasticache_sessions import (
     SessionEnded,
     StoreUnavailable,
     TooManySessions,
+    ValueTooLarge,
     flows,
     owners,
 )
@@ -249,6 +250,30 @@ def test_whatever_fails_while_it_gets_a_new_id_what_lives_is_listed(
     desk.end_all()
     assert not desk.find(old)
     assert not desk.find(session)
+
+
+def test_what_grows_too_large_while_it_gets_a_new_id_leaves_the_old_one_alone(desk: Desk) -> None:
+    session = desk.again(desk.sign_in(mine="x" * 400))
+    desk.with_rules(max_bytes=1_000)
+    old = session.id
+
+    def meddle(command: Command, perform: Callable[[], Reply]) -> Reply:
+        reply = perform()
+        if isinstance(command, Write) and command.key == desk.key():
+            desk.meddle = lambda command, perform: perform()
+            other = desk.load(old)
+            other.fields["theirs"] = "y" * 400
+            desk.save(other)
+            session.fields["more"] = "z"
+        return reply
+
+    session.fields["mine"] = "z" * 500
+    desk.meddle = meddle
+    with pytest.raises(ValueTooLarge):
+        desk.run(flows.cycle(session, desk.rules))
+    assert desk.handles() == {handle_of(str(old))}
+    assert desk.end_all() == 1
+    assert not desk.find(old)
 
 
 @pytest.mark.parametrize("before", range(1, 5))
