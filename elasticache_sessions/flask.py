@@ -27,7 +27,7 @@ except ImportError as missing:
 
 from .flask_errors import answer_errors
 from .flask_interface import ElastiCacheSessionInterface, lifetime
-from .flask_owners import current, end_all, end_one, list_of, owner_of
+from .flask_owners import SIGNED_OUT, current, end_all, end_one, list_of, owner_of
 from .flask_session import FlaskSession
 from .flask_signals import announcing
 from .flask_users import follow_flask_login
@@ -150,12 +150,12 @@ class ElastiCacheSessions:
         """
         return end_one(owner_of(user_id), handle)
 
-    def end_all(self, user_id: object, keep_current: bool = True) -> int:
+    def end_all(self, user_id: object, keep_current: bool = True, reason: str = SIGNED_OUT) -> int:
         """Sign the user out everywhere, or, as long as this request's session is theirs, everywhere else. Returns how many
-        sessions were ended.
+        sessions were ended. `reason`: for the signals that tell of it.
 
         Raises:
             IndexLost: those that the store still lists were ended, but there may be more. Not handled, it is answered with 503.
             StoreUnavailable: some may live on. The response is a 503, whatever the view answers.
         """
-        return end_all(owner_of(user_id), keep_current)
+        return end_all(owner_of(user_id), keep_current, reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import current_app, has_request_context, session as current_session
 
 from .exceptions import ConfigurationError
@@ -11,7 +13,8 @@ from .index import SessionInfo
 from .manager import SessionManager
 from .session import Session
 
-_NOT_OURS = (
+SIGNED_OUT: Final = "signed_out"
+_NOT_OURS: Final = (
     "this app's sessions are not kept by ElastiCacheSessions. Call ElastiCacheSessions(app), and set "
     "app.session_interface nowhere else."
 )
@@ -51,16 +54,16 @@ def end_one(owner: str, handle: str) -> bool:
         return session.ask(lambda: session.manager.end_of_user(owner, handle))
 
 
-def end_all(owner: str, keep_current: bool) -> int:
+def end_all(owner: str, keep_current: bool, reason: str) -> int:
     """Ends the others before the request's own, so that after a failure who asked is still there to ask again."""
     if (session := _asking()) is None:
-        return _manager().end_all(owner)
+        return _manager().end_all(owner, reason=reason)
     with session.decisive():
         ends_itself = not keep_current and _is_of(session, owner)
         if ends_itself:
             session.in_time()
         here = _stored(session)
-        ended = session.ask(lambda: session.manager.end_all(owner, here))
+        ended = session.ask(lambda: session.manager.end_all(owner, here, reason))
         if ends_itself:
             session.end()
         return ended + ends_itself

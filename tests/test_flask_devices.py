@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import flash, session
+from flask import Flask, flash, session
 from flask.testing import FlaskClient
 
 from elasticache_sessions import SessionInfo, StoreUnavailable, TooManySessions
 from elasticache_sessions.clients.base import Write
 from elasticache_sessions.flask import FlaskSession
+from elasticache_sessions.flask_signals import session_ended
 from elasticache_sessions.session import index_name
 from tests.support.flask_apps import Site, log_lines
 from tests.support.stores import MemoryStore, Store
@@ -193,6 +194,20 @@ def test_whoever_signs_out_somebody_else_stays_signed_in(memory_site: Site) -> N
     ada, admin = sign_in(site), sign_in(site, user="admin")
     assert site.ask(lambda: site.sessions.end_all("ada", keep_current=False), admin) == 1
     assert [user_of(site, client) for client in (ada, admin)] == [None, "admin"]
+
+
+def test_the_app_may_say_why_it_ends_them(memory_site: Site) -> None:
+    site, reasons = memory_site, []
+
+    def ended(_app: Flask, reason: str, **_: object) -> None:
+        reasons.append(reason)
+
+    here, _there = sign_in(site), sign_in(site)
+    with session_ended.connected_to(ended, site.app):
+        assert site.ask(lambda: site.sessions.end_all("ada", reason="stolen"), here) == 1
+        with site.app.app_context():
+            assert site.sessions.end_all("ada", reason="left the company") == 1
+    assert reasons == ["stolen", "left the company"]
 
 
 def test_who_has_just_signed_in_or_out_can_end_the_others(memory_site: Site) -> None:
