@@ -54,6 +54,7 @@ def check(app: Flask) -> tuple[Finding, ...]:
             http_only=bool(cookies.get_cookie_httponly(app)),
             same_site=cookies.get_cookie_samesite(app) or None,
             domain=cookies.get_cookie_domain(app),
+            path=cookies.get_cookie_path(app),
         ),
     )
 

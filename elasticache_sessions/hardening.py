@@ -38,6 +38,7 @@ class CookieFacts:
     same_site: str | None
     """None: without the attribute."""
     domain: str | None
+    path: str | None = "/"
 
 
 def findings(settings: Settings, cookie: CookieFacts) -> tuple[Finding, ...]:
@@ -80,7 +81,7 @@ def _of_cookie(cookie: CookieFacts) -> Iterator[Finding]:
             "Set SESSION_COOKIE_SECURE = True, or SESSION_COOKIE_SAMESITE = 'Lax' where no other site embeds this one.",
         )
     domain = (cookie.domain or "").strip(".")
-    if domain and domain.count(".") < 2:
+    if domain and _is_whole(domain):
         yield warning(
             13,
             f"The session cookie is sent to every host under {domain}, so that each of them can take sessions over, and set "
@@ -95,6 +96,31 @@ def _of_cookie(cookie: CookieFacts) -> Iterator[Finding]:
             f"Set SESSION_COOKIE_NAME = '__Host-{cookie.name}'; with SESSION_COOKIE_DOMAIN or SESSION_COOKIE_PATH "
             f"'__Secure-{cookie.name}'. Everybody signs in anew once.",
         )
+
+    elif not _is_taken(cookie):
+        yield warning(
+            15,
+            f"The session cookie is called {cookie.name!r} and is not Secure, or begins with __Host- and has a domain, or a path "
+            "other than '/': browsers refuse it, so that nobody can sign in.",
+            "Set SESSION_COOKIE_SECURE = True; and, for __Host-, SESSION_COOKIE_PATH = '/' and no SESSION_COOKIE_DOMAIN.",
+        )
+
+
+# Under which anybody may have a domain of two letters' countries, as far as it can be told without the list of all.
+_SUFFIXES: Final = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
+
+
+def _is_whole(domain: str) -> bool:
+    """Whether it is all that somebody has: `example.com`, `example.co.uk`."""
+    *rest, above, country = ("", *domain.lower().split("."))
+    return len(rest) < 2 or (len(rest) == 2 and len(country) == 2 and above in _SUFFIXES)
+
+
+def _is_taken(cookie: CookieFacts) -> bool:
+    """Whether browsers take a cookie whose name has a prefix."""
+    if not cookie.name.startswith("__Host-"):
+        return cookie.secure
+    return cookie.secure and not cookie.domain and cookie.path == "/"
 
 
 def _of_lifetime(settings: Settings) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "SESSION_COOKIE_HTTPONLY": True,
     "SESSION_COOKIE_SAMESITE": "Lax",
     "SESSION_COOKIE_DOMAIN": None,
+    "SESSION_COOKIE_PATH": "/",
     "ELASTICACHE_SESSIONS_URL": "rediss://cache.example.com",
     "ELASTICACHE_SESSIONS_ABSOLUTE_TIMEOUT": 86_400,
     "ELASTICACHE_SESSIONS_ENCRYPTION_KEYS": ["k" * 32],
@@ -35,17 +36,31 @@ GOOD: dict[str, Any] = {
 """Of which nothing is to be said."""
 URL, NONE = "ELASTICACHE_SESSIONS_URL", frozenset[str]()
 CASES: list[tuple[dict[str, Any], set[str] | frozenset[str]]] = [
-    ({"SESSION_COOKIE_SECURE": False}, {"W010"}),
+    ({"SESSION_COOKIE_SECURE": False}, {"W010", "W015"}),
+    ({"SESSION_COOKIE_SECURE": False, "SESSION_COOKIE_NAME": "session"}, {"W010", "W014"}),
     ({"SESSION_COOKIE_HTTPONLY": False}, {"W011"}),
     ({"SESSION_COOKIE_SAMESITE": None}, {"W012"}),
     ({"SESSION_COOKIE_SAMESITE": False}, {"W012"}),
     ({"SESSION_COOKIE_SAMESITE": "Strict"}, NONE),
     ({"SESSION_COOKIE_SAMESITE": "None"}, NONE),  # a site that others embed
-    ({"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": False}, {"W010", "W012"}),
-    ({"SESSION_COOKIE_DOMAIN": "example.com"}, {"W013"}),
-    ({"SESSION_COOKIE_DOMAIN": ".example.com"}, {"W013"}),
-    ({"SESSION_COOKIE_DOMAIN": "shop.example.com"}, NONE),
+    ({"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": False}, {"W010", "W012", "W015"}),
+    ({"SESSION_COOKIE_DOMAIN": "shop.example.com"}, {"W015"}),
+    *(
+        ({"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_DOMAIN": domain}, expected)
+        for domain, expected in (
+            ("example.com", {"W013"}),
+            (".example.com", {"W013"}),
+            ("example.co.uk", {"W013"}),
+            ("localhost", {"W013"}),
+            ("shop.example.com", NONE),
+            ("shop.example.co.uk", NONE),
+            ("shop.example.uk", NONE),
+        )
+    ),
     ({"SESSION_COOKIE_NAME": "session"}, {"W014"}),
+    ({"SESSION_COOKIE_PATH": "/shop"}, {"W015"}),
+    ({"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_PATH": "/shop"}, NONE),
+    ({"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_SECURE": False}, {"W010", "W015"}),
     ({"SESSION_COOKIE_NAME": "__Secure-session"}, NONE),
     ({"ELASTICACHE_SESSIONS_ABSOLUTE_TIMEOUT": None}, {"W020"}),
     ({URL: "memory://"}, {"W030"}),

@@ -130,6 +130,7 @@ def _cookie() -> CookieFacts:
         http_only=bool(settings.SESSION_COOKIE_HTTPONLY),
         same_site=settings.SESSION_COOKIE_SAMESITE or None,
         domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
     )
 
 
