@@ -8,15 +8,13 @@ from dataclasses import replace
 from typing import Final
 
 from .exceptions import SessionEnded, StoreUnavailable, TooManySessions
-from .index import UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
+from .index import MOST_SESSIONS, UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
 from .owner_list import Next, OwnerList, change, index_lost, read
 from .record import Header
 from .seen import end_handle, entry_of, is_of, is_there, still_there
 from .session import Rules, Session
 from .settle import Event, Flow, buried, settle
 
-# The most that anybody is signed in with, whatever the rules say: a list is one value in the store.
-_MOST: Final = 2_000
 # From so many on, each sign-in looks whether the oldest are still there, at so many of them.
 _MANY: Final = 256
 _LOOKED_AT: Final = 32
@@ -69,7 +67,7 @@ def _with_room(
     owner: bytes, listed: dict[str, bytes], rules: Rules, old: Session | None, *, may_refuse: bool
 ) -> Flow[dict[str, bytes]]:
     """`listed`, where there is room for one more."""
-    limit = min(rules.max_sessions or _MOST, _MOST)
+    limit = min(rules.max_sessions or MOST_SESSIONS, MOST_SESSIONS)
 
     def too_many() -> int:
         return max(0, len(listed) - len(old_handles(listed)) - limit + 1)
@@ -80,7 +78,7 @@ def _with_room(
         listed = yield from still_there(owner, listed, oldest_first(listed)[:_LOOKED_AT], rules)
     if not too_many():
         return listed
-    if may_refuse and rules.on_limit == "refuse":
+    if may_refuse and rules.on_limit == "refuse" and rules.max_sessions is not None:
         raise TooManySessions(
             f"the user is signed in with {len(listed)} sessions already. Have one of them signed out first (`for_user`, "
             "`end`), or raise ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."

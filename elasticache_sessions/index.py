@@ -21,6 +21,8 @@ _MOST_OF_AN_AGENT: Final = 160
 _MOST_OF_AN_IP: Final = 45
 CLOCKS_APART: Final = 60
 """Seconds by which the clocks of two instances may differ."""
+MOST_SESSIONS: Final = 2_000
+"""The most that anybody is signed in with, whatever the rules say: a list is one value in the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from .endpoint import EXAMPLE, Endpoint
 from .endpoint_options import NAME, suggestion
 from .exceptions import ConfigurationError
+from .index import MOST_SESSIONS
 from .limit import Timeouts
 from .sealing import Box
 
@@ -38,6 +39,14 @@ def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{NAME}{name} is {value!r}. Write a whole number of at least 1.")
     return value
+
+
+def _sessions(name: str, value: object) -> int:
+    if (count := _count(name, value)) > MOST_SESSIONS:
+        raise ConfigurationError(
+            f"{NAME}{name} is {value!r}. Write at most {MOST_SESSIONS}: more are not kept of any user."
+        )
+    return count
 
 
 def _text(name: str, value: object) -> str:
@@ -151,7 +160,7 @@ class Settings:
     None: as long as any.
     """
     max_sessions_per_user: int | None = None
-    """How many sessions a user may be signed in with at once. None: any number."""
+    """How many sessions a user may be signed in with at once. None: 2,000, as nobody needs more; then the oldest ends."""
     on_limit: str = "end_oldest"
     """What becomes of one more sign-in. "end_oldest": the session that signed in longest ago ends. "refuse": it raises
     TooManySessions.
@@ -230,7 +239,7 @@ _CHECKS: Final = {
     "absolute_timeout": _whole_seconds,
     "owner_key": _secret,
     "anonymous_idle_timeout": _whole_seconds,
-    "max_sessions_per_user": _count,
+    "max_sessions_per_user": _sessions,
     "on_limit": _one_of(_LIMITS),
     "on_outage": _one_of(_POLICIES),
     "max_connections": _count,

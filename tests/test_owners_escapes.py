@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from elasticache_sessions import IndexLost, SessionEnded, flows, owners
+from elasticache_sessions import IndexLost, SessionEnded, ValueTooLarge, enrolment, flows, owners
 from elasticache_sessions.index import CLOCKS_APART
 from tests.test_owners import ANNA, HOUR, BlindDesk, Desk
 
@@ -92,3 +92,24 @@ def test_by_a_clock_that_is_ahead_nothing_goes_that_another_instance_has_slide(d
     assert (found is not None, session.handle in desk.listed()) == (
         (True, True) if does == "list" else (False, False)
     )
+
+
+def test_a_new_id_for_a_session_that_became_too_large_meanwhile_leaves_the_old_one_alone() -> None:
+    desk = Desk()
+    desk.with_rules(max_bytes=600)
+    session = desk.sign_in()
+    one, other = desk.again(session), desk.again(session)
+    one.fields["mine"], other.fields["theirs"] = "m" * 300, "t" * 300
+    desk.on_write(lambda: desk.run(flows.commit(other, desk.rules)))
+    with pytest.raises(ValueTooLarge):
+        desk.run(flows.cycle(one, desk.rules))
+    assert desk.find(session)
+    assert desk.handles() == {session.handle}
+
+
+def test_nobody_is_refused_where_no_limit_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment, "MOST_SESSIONS", 3)
+    desk = Desk()
+    desk.with_rules(on_limit="refuse")
+    sessions = [desk.sign_in() for _ in range(5)]
+    assert desk.handles() == {session.handle for session in sessions[-3:]}

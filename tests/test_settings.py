@@ -275,6 +275,8 @@ def test_a_setting_is_taken_as_what_it_means(name: str, value: Any, becomes: Any
         ("on_outage", None, "Write 'error'"),
         ("max_connections", 0, "whole number of at least 1"),
         ("max_connections", "many", "whole number"),
+        ("max_sessions_per_user", 2_001, "at most 2000"),
+        ("max_sessions_per_user", 0, "whole number of at least 1"),
         ("max_bytes", 1.5, "whole number"),
         ("max_bytes", True, "whole number"),
     ],
