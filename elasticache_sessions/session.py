@@ -239,6 +239,8 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
     header = before if rules.derive is None else rules.derive(before, fields, rules)
     if header is None:
         return None
+    if before.owned and header.owner != before.owner and _was_theirs(session, header.owner, rules):
+        header = replace(header, authenticated_at=before.authenticated_at)
     if session.signing_in and header.owned:
         own_end = 0 if rules.derive is None else header.expires_at
         header = replace(header, authenticated_at=rules.now(), expires_at=own_end)
@@ -256,6 +258,15 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
 def nobodys(header: Header) -> Header:
     """`header` of a session whose owner is signed out of it."""
     return replace(header, owner=NO_OWNER, authenticated_at=0)
+
+
+def _was_theirs(session: Session, owner: bytes, rules: Rules) -> bool:
+    """Whether the session was that owner's by its content already: then OWNER_KEY is another, and nobody has signed in."""
+    stored = session.stored
+    if stored is None or rules.derive is None:
+        return False
+    then = rules.derive(stored.header, stored.fields, rules)
+    return then is not None and then.owner == owner
 
 
 def _short_while_anonymous(header: Header, rules: Rules) -> Header:

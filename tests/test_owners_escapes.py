@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from elasticache_sessions import IndexLost, SessionEnded, ValueTooLarge, enrolment, flows, owners
+from elasticache_sessions import IndexLost, SessionEnded, ValueTooLarge, codec, enrolment, flows, owners
 from elasticache_sessions.index import CLOCKS_APART
+from elasticache_sessions.record import Header
+from elasticache_sessions.session import Rules
 from tests.test_owners import ANNA, HOUR, BlindDesk, Desk
 
 
@@ -83,7 +86,7 @@ def test_by_a_clock_that_is_ahead_nothing_goes_that_another_instance_has_slide(d
     session.idle_ttl = 300
     desk.change(session)
     desk.clock.time += 285
-    ahead = dataclasses.replace(desk.rules, clock=lambda: desk.clock.time + CLOCKS_APART / 2)
+    ahead = replace(desk.rules, clock=lambda: desk.clock.time + CLOCKS_APART / 2)
     if does == "list":
         desk.run(owners.for_user(desk.hash(ANNA), ahead))
     else:
@@ -113,3 +116,24 @@ def test_nobody_is_refused_where_no_limit_is_set(monkeypatch: pytest.MonkeyPatch
     desk.with_rules(on_limit="refuse")
     sessions = [desk.sign_in() for _ in range(5)]
     assert desk.handles() == {session.handle for session in sessions[-3:]}
+
+
+def by_its_user(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header:
+    """As an adapter does that keeps the user among the content."""
+    owner = rules.owner_hash(str(codec.decode(fields["user"])))
+    return header if owner == header.owner else replace(header, owner=owner, authenticated_at=rules.now())
+
+
+def test_a_new_owner_key_signs_nobody_in_anew(desk: Desk) -> None:
+    desk.with_rules(derive=by_its_user)
+    session = desk.new(user=ANNA)
+    signed_in = desk.header(session).authenticated_at
+    desk.clock.time += HOUR
+    desk.with_rules(owner_key=b"k" * 32)
+    found = desk.again(session)
+    desk.change(found)
+    assert desk.header(found).authenticated_at == signed_in
+    assert desk.handles() == {found.handle}
+    found.fields["user"] = "ben"
+    desk.change(found)
+    assert desk.header(found).authenticated_at == signed_in + HOUR
