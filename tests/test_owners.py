@@ -485,6 +485,32 @@ def test_a_new_id_is_never_refused_even_where_the_list_had_lost_the_old_one(desk
     assert not desk.find(second)
 
 
+def test_a_session_amid_a_new_id_counts_once_and_ends_with_both(desk: Desk) -> None:
+    """The process that was about to end the old id was killed, so both live."""
+    desk.with_rules(max_sessions=2)
+    first = desk.sign_in()
+    again, known = desk.again(first), desk.listed()
+
+    def dies(command: Command, perform: Callable[[], Reply]) -> Reply:
+        if isinstance(command, Write) and command.key == desk.rules.key(str(first.id)):
+            raise SystemExit
+        return perform()
+
+    desk.meddle = dies
+    with pytest.raises(SystemExit):
+        desk.run(flows.cycle(again, desk.rules))
+    desk.meddle = lambda command, perform: perform()
+    assert len(desk.listed()) == 2
+    (unknown,) = desk.listed() - known
+    desk.clock.time += 1
+    second = desk.sign_in()
+    assert desk.handles() == {*known, unknown, second.handle}
+    desk.clock.time += 1
+    third = desk.sign_in()
+    assert not desk.find(first)
+    assert desk.handles() == {second.handle, third.handle}
+
+
 def test_an_oldest_one_that_cannot_be_ended_keeps_the_next_one_out(desk: Desk) -> None:
     desk.with_rules(max_sessions=1)
     first = desk.sign_in()
