@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,12 @@ from django.core import serializers
 from django.db import connections, transaction
 from django.http import HttpRequest
 from django.test import Client
+from django.utils.timezone import now
 from pytest_django import Settings
 
 from elasticache_sessions import StoreUnavailable
 from elasticache_sessions.django import SessionStore, receivers, user_sessions
-from elasticache_sessions.django.signals import session_ended
+from elasticache_sessions.django.signals import index_lost, session_ended
 from tests.support.django_browser import Browser
 from tests.support.django_pages import Member
 from tests.support.proxy import Proxy
@@ -265,6 +267,89 @@ def test_a_user_of_whom_the_store_knows_no_list_changes_as_ever(browser: Browser
     ada.delete()
 
 
+def deactivate(user: User) -> None:
+    user.is_active = False
+    user.save(update_fields=["is_active"])
+
+
+def change_password(user: User) -> None:
+    user.set_password("another")
+    user.save(update_fields=["password"])
+
+
+CHANGES: dict[str, Callable[[User], object]] = {
+    "password": change_password,
+    "deactivated": deactivate,
+    "deleted": lambda user: user.delete(),
+}
+
+
+@pytest.fixture
+def searches(single_proxy: Proxy, settings: Settings) -> list[object]:
+    """Each time that Valkey is searched."""
+    begin(SimpleNamespace(url=single_proxy.url), settings)
+    heard: list[object] = []
+    single_proxy.on_request(heard.append, when=lambda command: command[0].upper() == b"SCAN", times=None)
+    return heard
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("ago", [None, timedelta(days=30, minutes=11)], ids=["never", "long ago"])
+def test_nobody_searches_for_who_has_not_signed_in_for_so_long(
+    searches: list[object], ada: User, ago: timedelta | None, change: Callable[[User], object]
+) -> None:
+    ada.last_login = ago and now() - ago
+    change(ada)
+    assert searches == []
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_who_signed_in_since_is_searched_for_where_the_list_is_lost(
+    searches: list[object], single_store: Store, ada: User, change: Callable[[User], object]
+) -> None:
+    client = sign_in(ada)
+    [name] = [key for key in single_store.keys() if key.startswith(b"sess:o.")]
+    single_store.raw("DEL", name)
+    ada.last_login = now() - timedelta(days=30)
+    change(ada)
+    assert searches
+    assert not lives(client)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_sign_in_that_the_user_object_does_not_know_of_counts_where_it_is_listed(
+    site: Browser, ada: User, change: Callable[[User], object]
+) -> None:
+    client = sign_in(User.objects.get(pk=ada.pk))
+    assert ada.last_login is None
+    change(ada)
+    assert not lives(client)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_nobody_is_told_that_the_list_of_who_never_signed_in_was_lost(
+    give_store: Callable[[str], Store], settings: Settings, ada: User, change: Callable[[User], object]
+) -> None:
+    begin(give_store("memcached"), settings)
+    heard: list[object] = []
+
+    def hear(handle: str, **_: Any) -> None:
+        heard.append(handle)
+
+    index_lost.connect(hear)
+    try:
+        change(ada)
+    finally:
+        index_lost.disconnect(hear)
+    assert heard == []
+
+
+def test_a_user_who_was_read_in_part_changes_as_ever(site: Browser, ada: User) -> None:
+    client = sign_in(ada)
+    User.objects.defer("last_login").get(pk=ada.pk).delete()
+    assert not lives(client)
+
+
 def test_without_our_engine_users_change_as_ever(settings: Settings, ada: User) -> None:
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
     ada.set_password("another")
@@ -355,6 +440,7 @@ settings.configure(
 django.setup()
 from django.core.management import call_command
 from django.test import Client
+from django.utils.timezone import now
 call_command("migrate", run_syncdb=True, verbosity=0)
 from elasticache_sessions.django import SessionStore, user_sessions
 from people.models import Friend, Member, Person

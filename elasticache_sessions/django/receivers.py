@@ -10,6 +10,7 @@ command. It is no success if somebody is still signed in, and a second try finds
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -26,12 +27,15 @@ from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from ..exceptions import IndexLost, SessionError, TooManySessions
+from ..session import OWNED_ABSOLUTE_TIMEOUT
 from . import user_sessions
 from .lazy import logger
 from .store import SessionStore
 
 # Set on a user between `pre_save` and `post_save`.
 _DISABLED = "_elasticache_sessions_password_disabled"
+# Seconds, and more than they should.
+_CLOCKS_DIFFER = 600
 
 
 # Connected when `apps` is imported, so before any app is ready, and called before receivers that write down who signed in:
@@ -123,7 +127,8 @@ def _is_among(update_fields: Any, name: str) -> bool:
 def _end_after_commit(user: Model, using: str | None, reason: str, *, keep_current: bool = False) -> None:
     if _is_ours():
         label, owner = user._meta.label, user_sessions.owner_of(user)
-        transaction.on_commit(partial(_end, label, owner, reason, keep_current=keep_current), using=using)
+        end = partial(_end, label, owner, reason, _last_login(user), keep_current=keep_current)
+        transaction.on_commit(end, using=using)
 
 
 def _is_ours() -> bool:
@@ -131,10 +136,21 @@ def _is_ours() -> bool:
     return issubclass(import_string(f"{settings.SESSION_ENGINE}.SessionStore"), SessionStore)
 
 
-def _end(label: str, owner: str, reason: str, *, keep_current: bool) -> None:
+def _last_login(user: Model) -> float | None:
+    """When the user last signed in, as far as the user object says so: 0.0 for never, None where it does not tell."""
+    known = user.__dict__.get(
+        "last_login", ...
+    )  # what was deferred is not asked for: the user may be deleted by now
+    if known is None:
+        return 0.0
+    return known.timestamp() if isinstance(known, datetime) else None
+
+
+def _end(label: str, owner: str, reason: str, last_login: float | None, *, keep_current: bool) -> None:
     try:
         try:
-            user_sessions.end_all(owner, keep_current=True, reason=reason)
+            if _may_be_signed_in(owner, last_login):
+                user_sessions.end_all(owner, keep_current=True, reason=reason)
         except IndexLost as error:
             # No second try would find more, and each that is left ends as soon as it is asked for.
             logger.warning("%s %s: %s, but %s", label, owner, reason, error)
@@ -147,3 +163,14 @@ def _end(label: str, owner: str, reason: str, *, keep_current: bool) -> None:
             f"user_sessions.end_all({owner!r})."
         )
         raise
+
+
+def _may_be_signed_in(owner: str, last_login: float | None) -> bool:
+    """Where there is no list, the whole store would be searched, to no end for somebody who has not signed in for so long, as
+    most have not who forgot their password. Where there is one, it counts: not every sign-in is written down.
+    """
+    rules = user_sessions.managers_of_engine().rules
+    longest = (rules.absolute_timeout or OWNED_ABSOLUTE_TIMEOUT) + _CLOCKS_DIFFER
+    if last_login is None or last_login > rules.now() - longest:
+        return True
+    return user_sessions.has_list(owner)

@@ -26,6 +26,7 @@ from django.http import HttpRequest
 
 from ..exceptions import ConfigurationError
 from ..index import SessionInfo
+from ..owner_list import read
 from ..session import Session
 from .current import request_now
 from .managers import Managers
@@ -106,6 +107,14 @@ async def aend_all(
         return ended
     await alogout(mine)
     return ended + 1
+
+
+def has_list(owner: str) -> bool:
+    """Whether the store has a list of that owner's sessions. One round trip; nothing is searched."""
+    managers = managers_of_engine()
+    with _decisive(None):
+        found = managers.sync.run(read(managers.rules.owner_hash(owner), managers.rules))
+    return found.header is not None
 
 
 def owner_of(user: Any) -> str:
