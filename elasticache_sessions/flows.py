@@ -86,13 +86,12 @@ def _write(
     handle, session_id, reason = session.handle or "", session.id or "", ""
     if base is None:
         raise ValueError("only a stored session can be written to")
-    before = base.header
+    before, leaves = base.header, session.leaves_its_owner
 
     def decide(theirs: Record) -> Record | None:
         nonlocal reason
         fields = change(OpaqueDict(mine) if replaces else merge_into(theirs, base, mine))
-        # Whoever clears a session signs its owner out, whatever is put in for the next page: a message, say.
-        header = with_wishes(session, nobodys(theirs.header) if replaces else theirs.header, fields, rules)
+        header = with_wishes(session, nobodys(theirs.header) if leaves else theirs.header, fields, rules)
         reason = "expired" if header is None else "emptied"
         if header is None or not (fields or (header.owned and not replaces) or rules.keeps_empty):
             return buried(theirs)
@@ -166,7 +165,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
     """
     mine, old, replaces = session.fields.encoded(), session.stored, session.fields.cleared
     header = replace(old.header if old is not None else _fresh(rules), revisions=())
-    if replaces:
+    if session.leaves_its_owner:
         header = nobodys(header)
     if owner is not None:
         # Signing in starts the absolute timeout anew.

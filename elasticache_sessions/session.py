@@ -142,6 +142,18 @@ class Session:
         """The public name: tells nobody the id."""
         return None if self.id is None else handle_of(self.id)
 
+    @property
+    def leaves_its_owner(self) -> bool:
+        """Whether this request signs its owner out by hand: clears it, and puts nothing back of what was there, though perhaps
+        something new, such as a message for the next page.
+        """
+        stored = self.stored
+        return (
+            stored is not None
+            and self.fields.cleared
+            and not any(name in self.fields for name in stored.fields)
+        )
+
     def fresh(self, seconds: float, rules: Rules) -> bool:
         """Whether its user signed in less than so many seconds ago, or does with this request."""
         if self.owner is not None:
@@ -150,7 +162,7 @@ class Session:
             return False
         if self.signing_in:
             return True
-        if self.stored is None or not self.stored.header.owned or self.fields.cleared:
+        if self.stored is None or not self.stored.header.owned or self.leaves_its_owner:
             return False
         # Another instance's clock may be ahead of this one's.
         return -CLOCKS_APART <= rules.now() - self.stored.header.authenticated_at < seconds

@@ -334,11 +334,27 @@ def test_an_owner_among_the_fields_is_listed_however_he_gets_there(desk: Desk) -
 
 
 @pytest.mark.parametrize("new_id", [False, True])
+def test_whoever_tidies_up_a_session_and_puts_the_user_back_stays(desk: Desk, new_id: bool) -> None:
+    session = desk.again(desk.sign_in(user_id=7, cart=[1]))
+    begun = desk.clock.time
+    desk.clock.time += 600
+    session.fields.clear()
+    session.fields["user_id"] = 7
+    session.cycling = new_id
+    desk.run(flows.commit(session, desk.rules))
+    assert desk.handles() == {session.handle}
+    assert desk.again(session).fields == {"user_id": 7}
+    assert desk.header(session).authenticated_at == begun
+    assert desk.end_all() == 1
+
+
+@pytest.mark.parametrize("new_id", [False, True])
 def test_whoever_clears_a_session_is_signed_out_of_it_whatever_it_holds_then(
     desk: Desk, new_id: bool
 ) -> None:
     session = desk.again(desk.sign_in())
     session.fields.clear()
+    assert not session.fresh(60, desk.rules)
     session.fields["message"] = "Good-bye"
     assert not session.fresh(60, desk.rules)
     if new_id:
