@@ -39,10 +39,19 @@ class WithoutActions(StaffAdmin):
     actions = None
 
 
+class ButForLinus(StaffAdmin):
+    """With permissions for each user."""
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.username != "linus")
+
+
 staff = AdminSite()
 staff.register(User, StaffAdmin)
 strict = AdminSite("strict")
 strict.register(User, WithoutActions)
+partial = AdminSite("partial")
+partial.register(User, ButForLinus)
 
 
 def sign_in(request: HttpRequest, name: str) -> HttpResponse:
@@ -53,6 +62,7 @@ def sign_in(request: HttpRequest, name: str) -> HttpResponse:
 urlpatterns = [
     path("admin/", staff.urls),
     path("strict/", strict.urls),
+    path("partial/", partial.urls),
     path("sign-in/<str:name>", sign_in),
 ]
 
@@ -296,6 +306,21 @@ def test_the_action_asks_and_then_ends_all_of_those_selected(ada: User) -> None:
     assert said(response) == ["3 sessions of 2 users ended."]
     assert [lives(client) for client in (*clients, other, chief)] == [False, False, False, True, True]
     assert LogEntry.objects.filter(change_message="Ended all sessions.").count() == 2
+
+
+@pytest.mark.parametrize("confirmed", [{}, {"post": "yes"}], ids=["asks", "confirmed"])
+def test_the_action_ends_nothing_where_one_of_those_selected_may_not_be_changed(
+    member: User, confirmed: dict[str, str]
+) -> None:
+    linus = User.objects.create_user("linus")
+    clients, chief, users = [browser(member), browser(linus)], boss(), "/partial/auth/user/"
+    form: dict[str, Any] = {"action": "end_all_sessions", **confirmed}
+    assert chief.post(users, form | {ACTION_CHECKBOX_NAME: [member.pk, linus.pk]}).status_code == 403
+    assert chief.post(page(linus, "partial"), {"end_all": "1"}).status_code == 403
+    assert [lives(client) for client in clients] == [True, True]
+    assert not LogEntry.objects.exists()
+    assert chief.post(users, form | {ACTION_CHECKBOX_NAME: [member.pk]}).status_code != 403
+    assert [lives(client) for client in clients] == [not confirmed, True]
 
 
 def test_whoever_selects_himself_too_comes_last(member: User) -> None:
