@@ -11,7 +11,7 @@ failing store turns the response into a 503 and leaves the cookie alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .exceptions import ConfigurationError, MissingExtra
 from .fields import Fields
@@ -34,6 +34,7 @@ from .flask_users import follow_flask_login
 
 __all__ = ["ElastiCacheSessionInterface", "ElastiCacheSessions", "FlaskSession", "check"]
 
+_EXTENSION: Final = "elasticache_sessions"
 T = TypeVar("T")
 
 
@@ -44,6 +45,8 @@ def check(app: Flask) -> tuple[Finding, ...]:
     cookies = app.session_interface
     try:
         settings = Settings.from_mapping(app.config)
+        if not (isinstance(cookies, ElastiCacheSessionInterface) or _EXTENSION in app.extensions):
+            _ = settings.endpoint  # which will be needed, unless the app passes a client object
     except ConfigurationError as error:
         return (misconfigured(error),)
     return findings(
@@ -91,7 +94,7 @@ class ElastiCacheSessions:
         app.session_interface = ElastiCacheSessionInterface(
             manager, settings.idle_timeout is not None, settings.on_outage == "anonymous"
         )
-        app.extensions["elasticache_sessions"] = self
+        app.extensions[_EXTENSION] = self
         answer_errors(app)
         follow_flask_login(app)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.core.checks import WARNING, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -181,6 +182,16 @@ def test_settings_that_cannot_be_are_said_and_nothing_else(hardened: DjangoSetti
     ((finding),) = check(app)
     assert (finding.id, finding.level) == (f"{PREFIX}E001", "error")
     assert "ELASTICACHE_SESSIONS_TIMEOUT" in finding.message
+
+
+def test_where_sessions_are_to_be_kept_must_be_said_before_flask_s_extension_is_there() -> None:
+    app = Flask("shop")
+    app.config |= {name: value for name, value in GOOD.items() if name != URL}
+    ((finding),) = check(app)
+    assert (finding.id, finding.level) == (f"{PREFIX}E001", "error")
+    assert f"{URL} is not set" in finding.message
+    ElastiCacheSessions(app, client=redis.Redis())
+    assert check(app) == ()
 
 
 def test_no_password_is_repeated() -> None:
