@@ -45,7 +45,7 @@ def check(app: Flask) -> tuple[Finding, ...]:
     cookies = app.session_interface
     try:
         settings = Settings.from_mapping(app.config)
-        if not (isinstance(cookies, ElastiCacheSessionInterface) or _EXTENSION in app.extensions):
+        if _EXTENSION not in app.extensions:
             _ = settings.endpoint  # which will be needed, unless the app passes a client object
     except ConfigurationError as error:
         return (misconfigured(error),)
