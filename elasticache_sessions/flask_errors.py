@@ -8,7 +8,7 @@ from typing import Any, Final
 from flask import Flask, Response
 from werkzeug.exceptions import InternalServerError
 
-from .exceptions import IndexLost, StoreUnavailable, TooManySessions
+from .exceptions import IndexLost, SessionEnded, StoreUnavailable, TooManySessions
 from .flask_session import logger
 from .outage import SORRY
 
@@ -16,6 +16,7 @@ TOO_MANY: Final = (
     "You are signed in on too many devices. Please sign out on one of them, then sign in here.\n"
 )
 LOST: Final = "The list of your devices is not available. We are looking into it.\n"
+ENDED: Final = "Your session ended meanwhile. Please try again.\n"
 _KEPT_FROM_CACHES: Final = {"Cache-Control": "no-store"}
 
 
@@ -46,10 +47,17 @@ def too_many(error: TooManySessions) -> Response:
     return Response(TOO_MANY, 403, _KEPT_FROM_CACHES, mimetype="text/plain")
 
 
+def ended(error: SessionEnded) -> Response:
+    """Somebody clicked twice on "Sign in", say. The browser keeps the cookie that it has from the faster request."""
+    logger.warning("a request was given up: %s", error)
+    return Response(ENDED, 409, _KEPT_FROM_CACHES, mimetype="text/plain")
+
+
 _HANDLERS: Final[dict[type[Exception], Callable[[Any], Response]]] = {
     StoreUnavailable: unavailable,
     IndexLost: index_lost,
     TooManySessions: too_many,
+    SessionEnded: ended,
 }
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import copy_current_request_context, session
+from flask import Flask, copy_current_request_context, session
 from werkzeug.test import TestResponse
 
 from elasticache_sessions.exceptions import SessionEnded
+from elasticache_sessions.flask import ElastiCacheSessions
 from tests.support.flask_apps import Site, clear, log_lines
 from tests.support.stores import MemoryStore, Store
 
@@ -334,3 +335,37 @@ def test_signing_in_to_a_session_that_ended_is_an_error(memory_site: Site) -> No
             memory_site.sessions.login("eve")
 
     overlap(memory_site, slow, memory_site.sessions.logout)
+
+
+@pytest.mark.parametrize("cycled", [True, False])
+def test_a_view_that_leaves_it_so_is_answered_with_409_and_no_cookie(memory_site: Site, cycled: bool) -> None:
+    """What the browser has is the faster request's."""
+    verbs = memory_site.sessions
+
+    def apply_late() -> None:
+        memory_site.visit(verbs.cycle_id if cycled else verbs.logout)
+        verbs.apply(lambda fields: fields.update(late=1))
+
+    def visit() -> TestResponse:
+        memory_site.visit(lambda: session.update(name="Ada"))
+        slower = memory_site.client_with(memory_site.cookie())
+        return memory_site.visit(lambda: (session["name"], apply_late()), slower)
+
+    answer = visit()
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (409, "no-store")
+    assert answer.text == "Your session ended meanwhile. Please try again.\n"
+    assert "Set-Cookie" not in answer.headers
+    assert memory_site.contents() == ({"name": "Ada"} if cycled else {})
+
+
+def test_an_app_may_answer_otherwise_to_a_session_that_ended() -> None:
+    app = Flask("site")
+    app.register_error_handler(SessionEnded, lambda error: ("once more", 418))
+    app.config["ELASTICACHE_SESSIONS_URL"] = "memory://"
+    ElastiCacheSessions(app)
+
+    @app.get("/")
+    def page() -> str:
+        raise SessionEnded("it has")
+
+    assert app.test_client().get("/").status_code == 418
