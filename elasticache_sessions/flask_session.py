@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from flask import current_app, has_request_context, request
 from flask.sessions import SessionMixin
 
 from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, TooManySessions
@@ -254,7 +255,7 @@ class FlaskSession(Fields, SessionMixin):
         with self.decisive():
             kept = {name: self[name] for name in keep if name in self}
             # Flask-Login is yet to delete its cookie, or the user would be back with the next request.
-            if self.get("_remember") == "clear":
+            if self.get("_remember") == "clear" or _is_remembered():
                 kept["_remember"] = "clear"
         self.clear()
         self.core.ending, self.core.cycling, self.core.owner = True, False, None
@@ -288,3 +289,10 @@ class FlaskSession(Fields, SessionMixin):
                 self.core.handle,
             )
         return result
+
+
+def _is_remembered() -> bool:
+    """Whether the browser has Flask-Login's cookie, which it deletes where `_remember` says so."""
+    if not has_request_context() or not hasattr(current_app, "login_manager"):
+        return False
+    return current_app.config.get("REMEMBER_COOKIE_NAME", "remember_token") in request.cookies

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Flask, g, session as current_session
 
-from .exceptions import TooManySessions
+from .exceptions import SessionEnded, TooManySessions
 from .flask_session import FlaskSession
 
 # What it keeps in the session about who is signed in.
@@ -23,6 +23,7 @@ def follow_flask_login(app: Flask) -> None:
     signals.user_login_confirmed.connect(_signed_in, app)
     signals.user_loaded_from_cookie.connect(_remembered, app)
     signals.user_logged_out.connect(_signed_out, app)
+    signals.session_protected.connect(_protected, app)
 
 
 def _signed_in(_app: Flask, **_: Any) -> None:
@@ -34,7 +35,7 @@ def _signed_in(_app: Flask, **_: Any) -> None:
         return
     try:
         session.cycle(str(owner))
-    except TooManySessions:
+    except (TooManySessions, SessionEnded):
         _undo(session)
         raise
 
@@ -50,11 +51,32 @@ def _remembered(app: Flask, **_: Any) -> None:
         # The cookie would have each page refused, the one to sign in as well.
         session["_remember"] = "clear"
         raise
+    except SessionEnded:
+        pass  # another request was faster: this page is shown, and what the browser has from that one stays
 
 
 def _signed_out(_app: Flask, **_: Any) -> None:
     session = _changeable()
     if session is not None:
+        session.end(keep=("_flashes",))
+
+
+def _protected(_app: Flask, **_: Any) -> None:
+    """It may have signed out somebody whose cookie is used by another browser. It says so of visitors as well, and where it
+    signs out nobody; and whom the app signed in by another id than Flask-Login's is not for it to sign out.
+    """
+    session = _changeable()
+    if (
+        session is None
+        or session.core.stored is None
+        or session.core.ending
+        or session.named
+        or "_user_id" in session
+    ):
+        return
+    stored, rules = session.core.stored, session.manager.rules
+    user_id = rules.fields(stored.fields).get("_user_id")
+    if user_id is not None and stored.header.owner == rules.owner_hash(str(user_id)):
         session.end(keep=("_flashes",))
 
 

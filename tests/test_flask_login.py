@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
@@ -120,6 +121,45 @@ def test_whom_it_signs_out_has_no_session_any_more_nor_a_cookie_to_come_back(
     assert (who(site), who(site, copy), listed(site)) == (None, None, 0)
 
 
+OWN_ENDS: dict[str, Callable[[Site, str], Any]] = {
+    "logout": lambda site, _: site.sessions.logout(),
+    "end": lambda site, handle: site.sessions.end("ada", handle),
+    "end_all": lambda site, _: site.sessions.end_all("ada", keep_current=False),
+}
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["who it is is known", "not yet"])
+@pytest.mark.parametrize("verb", OWN_ENDS)
+def test_who_ends_the_session_they_have_is_not_remembered_in_that_browser(
+    site: Site, verb: str, asked: bool
+) -> None:
+    site.app.config["REMEMBER_COOKIE_NAME"] = "me"
+    here, there = site.client_with(None), site.client_with(None)
+    for client in (here, there):
+        site.visit(lambda: (login_user(ADA, remember=True), session.update(cart=["tea"])), client)
+    handle = site.handle_in(here)
+
+    def leave() -> None:
+        if asked:
+            current_user.get_id()
+        OWN_ENDS[verb](site, handle)
+
+    site.visit(leave, here)
+    assert not here.get_cookie("me")
+    assert not here.get_cookie("session")
+    assert (who(site, here), who(site, there)) == (None, "ada")
+
+
+@pytest.mark.usefixtures("site")
+def test_where_it_is_not_in_use_its_cookie_is_nothing_to_us() -> None:
+    with Site(MemoryStore().url) as bare:
+        bare.browser.set_cookie("remember_token", "of another app")
+        bare.visit(lambda: session.update(user="ada"))
+        bare.visit(lambda: (bare.sessions.logout(), session.update(cart=["tea"])))
+        assert bare.contents() == {"cart": ["tea"]}
+        assert bare.browser.get_cookie("remember_token")
+
+
 def test_who_signs_out_and_leaves_nothing_has_no_session(site: Site) -> None:
     site.visit(lambda: login_user(ADA, remember=True))
     site.visit(logout_user)
@@ -162,6 +202,68 @@ def test_an_app_without_our_sessions_is_left_alone(site: Site) -> None:
         logout_user()
     site.app.session_interface = other.session_interface
     assert site.visit(lambda: login_user(ADA)).status_code == 200
+
+
+# Whom it protects
+
+
+@pytest.fixture
+def strict() -> Iterator[Site]:
+    with site_with_login(SESSION_PROTECTION="strong") as site:
+        yield site
+
+
+ELSEWHERE = {"User-Agent": "another browser"}
+
+
+def test_a_session_that_another_browser_has_copied_ends(strict: Site) -> None:
+    strict.visit(lambda: (login_user(ADA, remember=True), session.update(cart=["tea"])))
+    remember = strict.browser.get_cookie("remember_token")
+    assert remember
+    copy = strict.client_with(strict.cookie())
+    copy.set_cookie("remember_token", remember.value)
+
+    def look() -> str:
+        flash("early")
+        return f"{current_user.get_id()} {fresh()}"
+
+    assert strict.visit(look, copy, headers=ELSEWHERE).text == "None False"
+    assert not copy.get_cookie("remember_token")
+    assert strict.contents(copy) == {"_flashes": [("message", "early")]}
+    assert listed(strict) == 0
+    assert who(strict, strict.client_with(strict.cookie())) is None
+
+
+@pytest.mark.parametrize("protection", ["strong", "basic"])
+def test_it_ends_nobody_s_session_nor_one_that_the_app_signed_in_itself(protection: str) -> None:
+    def page() -> None:
+        current_user.get_id()
+        session["seen"] = True
+
+    with site_with_login(SESSION_PROTECTION=protection) as site:
+        arrivals: list[Callable[[], Any]] = [
+            lambda: session.update(cart=["tea"]),  # a visitor
+            lambda: (site.sessions.login("grace"), session.update(cart=["tea"])),
+            lambda: (login_user(ADA), site.sessions.login("grace"), session.update(cart=["tea"])),
+        ]
+        for arrive in arrivals:
+            client = site.client_with(None)
+            site.visit(arrive, client)
+            cookie = site.cookie(client)
+            site.visit(page, client, headers=ELSEWHERE)
+            assert site.cookie(client) == cookie
+            assert site.contents(client)["cart"] == ["tea"]
+        assert listed(site, "grace") == 2
+
+        site.visit(lambda: login_user(ADA), client := site.client_with(None))
+        site.visit(lambda: (site.sessions.login("grace"), page()), client, headers=ELSEWHERE)
+        assert listed(site, "grace") == 3
+
+
+def test_whom_it_only_takes_for_less_fresh_goes_on(site: Site) -> None:
+    site.visit(lambda: login_user(ADA))
+    assert site.ask(lambda: (current_user.get_id(), fresh()), headers=ELSEWHERE) == ("ada", False)
+    assert (listed(site), who(site)) == (1, "ada")
 
 
 # Whom it remembers
@@ -251,3 +353,52 @@ def test_whom_it_remembers_and_the_limit_refuses_is_forgotten(refusing: Site) ->
     assert not client.get_cookie("remember_token")
     assert who(refusing, client) is None
     assert who(refusing) == "ada"
+
+
+# Where another request was faster
+
+
+@pytest.fixture
+def two() -> Iterator[Site]:
+    with site_with_login(
+        ELASTICACHE_SESSIONS_ON_LIMIT="refuse", ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER=2
+    ) as site:
+        yield site
+
+
+def meanwhile(do: Callable[[], Any]) -> Any:
+    """`do` knows nothing of this request, whose `g` another request in the same context would share."""
+    return Context().run(do)
+
+
+def test_of_two_clicks_on_sign_in_the_slower_is_told_and_leaves_every_cookie_alone(two: Site) -> None:
+    two.visit(lambda: session.update(cart=["tea"]))
+    slower = two.client_with(two.cookie())
+
+    def second_click() -> None:
+        session.get("cart")
+        meanwhile(lambda: two.visit(lambda: login_user(ADA)))
+        login_user(ADA, remember=True)
+
+    answer = two.visit(second_click, slower)
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (409, False)
+    assert answer.text == "Your session ended meanwhile. Please try again.\n"
+    assert (who(two), listed(two)) == ("ada", 1)
+
+
+def test_a_page_is_shown_to_whom_it_remembers_where_another_request_was_faster(two: Site) -> None:
+    client = remembered(two)
+    two.visit(lambda: session.update(cart=["tea"]), client)
+    cookie, remember = two.cookie(client), client.get_cookie("remember_token")
+    assert remember
+    faster = two.client_with(cookie)
+    faster.set_cookie("remember_token", remember.value)
+
+    def page() -> str:
+        session.get("cart")
+        assert meanwhile(lambda: who(two, faster)) == "ada"
+        return str(current_user.get_id())
+
+    answer = two.visit(page, client)
+    assert (answer.status_code, answer.text, "Set-Cookie" in answer.headers) == (200, "ada", False)
+    assert (who(two, faster), listed(two)) == ("ada", 1)

@@ -119,6 +119,11 @@ class Site:
     def handle(self) -> str:
         return handle_of(self.session_id())
 
+    def handle_in(self, client: FlaskClient) -> str:
+        cookie = self.cookie(client)
+        assert cookie is not None
+        return handle_of(cookie[:40])
+
     def key(self) -> bytes:
         return f"sess:{self.handle()}".encode()
 
