@@ -47,15 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(
             f"--stores: {', '.join(map(str, unknown))} is none of {', '.join(stores.ALL)}"
         )
-    left_out = [item for item in items if _store_of(item) not in wanted or _is_the_same_with_copies(item)]
+    left_out = [item for item in items if _store_of(item) not in wanted or _is_the_same_on_one_node(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def _is_the_same_with_copies(item: pytest.Item) -> bool:
+def _is_the_same_on_one_node(item: pytest.Item) -> bool:
     """Whether a test is of something to which it is all one on how many nodes a session is, so that one node will do."""
-    return _store_of(item) == "memcached-copies" and item.path.stem in {
+    return _store_of(item) in ("memcached-copies", "memcached-3") and item.path.stem in {
         "test_cookies",
         "test_django_contrib",
         "test_django_serializer",

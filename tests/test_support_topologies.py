@@ -46,7 +46,7 @@ ALLOWED = {
     "SET sess:1 x EX 10 XX": ("primary", "serverless"),
     "GET other": ("serverless",),
     "DEL sess:1": ("serverless",),
-    "SCAN 0": ("serverless",),
+    "SCAN 0": ("primary", "serverless"),
     "EVAL return 0": ("primary", "serverless"),
     "KEYS *": (),
     "CONFIG GET *": (),
