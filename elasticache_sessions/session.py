@@ -251,8 +251,8 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
     header = before if rules.derive is None else rules.derive(before, fields, rules)
     if header is None:
         return None
-    if before.owned and header.owner != before.owner and _was_theirs(session, header.owner, rules):
-        header = replace(header, authenticated_at=before.authenticated_at)
+    if header.owner != before.owner and (since := _signed_in_before(session, header.owner, rules)):
+        header = replace(header, authenticated_at=since)
     if session.signing_in and header.owned:
         own_end = 0 if rules.derive is None else header.expires_at
         header = replace(header, authenticated_at=rules.now(), expires_at=own_end)
@@ -272,13 +272,15 @@ def nobodys(header: Header) -> Header:
     return replace(header, owner=NO_OWNER, authenticated_at=0)
 
 
-def _was_theirs(session: Session, owner: bytes, rules: Rules) -> bool:
-    """Whether the session was that owner's by its content already: then OWNER_KEY is another, and nobody has signed in."""
+def _signed_in_before(session: Session, owner: bytes, rules: Rules) -> int:
+    """Since when the session has been that owner's, by its content; 0: it was not. If so, OWNER_KEY is another, or it was cleared
+    but for who is signed in: nobody has signed in anew.
+    """
     stored = session.stored
-    if stored is None or rules.derive is None:
-        return False
+    if stored is None or rules.derive is None or not stored.header.owned:
+        return 0
     then = rules.derive(stored.header, stored.fields, rules)
-    return then is not None and then.owner == owner
+    return stored.header.authenticated_at if then is not None and then.owner == owner else 0
 
 
 def _short_while_anonymous(header: Header, rules: Rules) -> Header:

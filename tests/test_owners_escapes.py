@@ -124,7 +124,7 @@ def by_its_user(header: Header, fields: Mapping[str, bytes], rules: Rules) -> He
     return header if owner == header.owner else replace(header, owner=owner, authenticated_at=rules.now())
 
 
-def test_a_new_owner_key_signs_nobody_in_anew(desk: Desk) -> None:
+def test_neither_a_new_owner_key_nor_to_clear_all_else_signs_anybody_in_anew(desk: Desk) -> None:
     desk.with_rules(derive=by_its_user)
     session = desk.new(user=ANNA)
     signed_in = desk.header(session).authenticated_at
@@ -134,6 +134,10 @@ def test_a_new_owner_key_signs_nobody_in_anew(desk: Desk) -> None:
     desk.change(found)
     assert desk.header(found).authenticated_at == signed_in
     assert desk.handles() == {found.handle}
+    found.fields.clear()
+    found.fields["user"] = ANNA
+    desk.change(found)
+    assert desk.header(found).authenticated_at == signed_in
     found.fields["user"] = "ben"
     desk.change(found)
     assert desk.header(found).authenticated_at == signed_in + HOUR
