@@ -9,7 +9,7 @@ from typing import Final
 
 from .exceptions import SessionEnded, StoreUnavailable, TooManySessions
 from .index import MOST_SESSIONS, UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
-from .owner_list import Next, OwnerList, change, index_lost, read
+from .owner_list import Next, OwnerList, change, index_lost, lifetime, read
 from .record import Header
 from .seen import end_handle, entry_of, is_of, is_there, still_there
 from .session import Rules, Session
@@ -33,7 +33,7 @@ def enrol(owner: bytes, handle: str, entry: Listed, rules: Rules, old: Session |
     before = old if old is not None and is_of(old, owner) else None
 
     def decide(found: OwnerList) -> Flow[Next]:
-        listed, is_lost, here = without_those_over(found.listed, rules.now()), None, entry
+        listed, is_lost, here = _may_live(found, rules), None, entry
         # Whoever searched for a lost list may have found it already, but has not asked whether there is room.
         listed.pop(handle, None)
         had = None
@@ -58,6 +58,10 @@ def enrol(owner: bytes, handle: str, entry: Listed, rules: Rules, old: Session |
         return Next({**listed, handle: here.packed()}, is_lost=is_lost)
 
     yield from change(owner, decide, rules)
+
+
+def _may_live(found: OwnerList, rules: Rules) -> dict[str, bytes]:
+    return without_those_over(found.listed, rules.now(), lifetime(rules))
 
 
 _ESCAPED: Final = "session {} was signed out together with all others of its owner"
@@ -106,7 +110,7 @@ def withdraw(owner: bytes, handles: Collection[str], rules: Rules) -> Flow[None]
             return None
         if not found.listed.keys() & set(handles):
             return None
-        listed = without_those_over(found.listed, rules.now())
+        listed = _may_live(found, rules)
         return Next({handle: entry for handle, entry in listed.items() if handle not in handles})
 
     yield from change(owner, decide, rules)

@@ -87,14 +87,16 @@ class Listed:
         except (DecodeError, ValueError, TypeError):
             return cls(0, 2**32 - 1)
 
-    def is_over(self, now: int) -> bool:
-        """Whether its absolute end has passed, by any clock."""
-        return self.ends_at + CLOCKS_APART <= now
+    def is_over(self, now: int, lifetime: int) -> bool:
+        """Whether its absolute end has passed, by any clock, and also where sessions have got a longer life since then."""
+        return max(self.ends_at, self.signed_in_at + lifetime) + CLOCKS_APART <= now
 
 
-def without_those_over(listed: Mapping[str, bytes], now: int) -> dict[str, bytes]:
-    """Those that may still be there."""
-    return {handle: data for handle, data in listed.items() if not Listed.unpacked(data).is_over(now)}
+def without_those_over(listed: Mapping[str, bytes], now: int, lifetime: int) -> dict[str, bytes]:
+    """Those that may still be there. `lifetime`: how long a session lives at most, by the settings of now."""
+    return {
+        handle: data for handle, data in listed.items() if not Listed.unpacked(data).is_over(now, lifetime)
+    }
 
 
 def old_handles(listed: Mapping[str, bytes]) -> set[str]:

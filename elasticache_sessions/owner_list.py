@@ -33,10 +33,11 @@ class OwnerList:
     def is_lost(self, rules: Rules) -> bool:
         """Whether there may be sessions that are not listed, as the store has lost an earlier list."""
         header = self.header
-        return header is None or bool(header.idle_end and rules.now() < header.created + _absolute(rules))
+        return header is None or bool(header.idle_end and rules.now() < header.created + lifetime(rules))
 
 
-def _absolute(rules: Rules) -> int:
+def lifetime(rules: Rules) -> int:
+    """Seconds for which somebody stays signed in at most."""
     return rules.absolute_timeout or OWNED_ABSOLUTE_TIMEOUT
 
 
@@ -93,7 +94,7 @@ def change(owner: bytes, decide: Callable[[OwnerList], Flow[Next | None]], rules
 
 
 def _stamped(found: OwnerList, decision: Next, revision: bytes, rules: Rules) -> tuple[Record, int]:
-    now, ttl = rules.now(), _absolute(rules) + _LONGER
+    now, ttl = rules.now(), lifetime(rules) + _LONGER
     # Of what was lost, nobody knows how many writes it had.
     header = found.header or Header(Kind.INDEX, 0, (), now, owner=found.owner)
     if found.header is None and found.token != ABSENT:

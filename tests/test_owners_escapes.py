@@ -11,6 +11,7 @@ from elasticache_sessions import IndexLost, SessionEnded, ValueTooLarge, codec, 
 from elasticache_sessions.index import CLOCKS_APART
 from elasticache_sessions.record import Header
 from elasticache_sessions.session import Rules
+from tests.support.bench import DAY
 from tests.test_owners import ANNA, HOUR, BlindDesk, Desk
 
 
@@ -141,3 +142,21 @@ def test_neither_a_new_owner_key_nor_to_clear_all_else_signs_anybody_in_anew(des
     found.fields["user"] = "ben"
     desk.change(found)
     assert desk.header(found).authenticated_at == signed_in + HOUR
+
+
+def test_a_session_that_lives_longer_by_new_settings_stays_on_the_list(desk: Desk) -> None:
+    """In an adapter that says with each write when the session ends."""
+    desk.with_rules(
+        absolute_timeout=DAY,
+        idle_timeout=30 * DAY,
+        derive=lambda header, _, __: replace(header, expires_at=0),
+    )
+    session = desk.sign_in()
+    desk.with_rules(absolute_timeout=30 * DAY)
+    desk.change(session)
+    desk.sign_in()
+    desk.clock.time += DAY + 2 * CLOCKS_APART
+    desk.sign_in()
+    assert session.handle in desk.listed()
+    assert desk.end_all() == 3
+    assert desk.find(session) is None
