@@ -42,7 +42,7 @@ def for_user(owner: bytes, rules: Rules, current: Session | None = None) -> Flow
     """What is known of an owner's sessions. One round trip for the list, and one look at all that are on it.
 
     Raises:
-        IndexLost
+        IndexLost: the store has lost the list, and cannot be searched. Once some have put themselves back, those are told.
     """
     if current is not None and not is_of(current, owner):
         current = None
@@ -61,6 +61,8 @@ def for_user(owner: bytes, rules: Rules, current: Session | None = None) -> Flow
     if gone:
         with suppress(StoreUnavailable):  # next time, then
             yield from withdraw(owner, gone, rules)
+    if not infos and not rules.can_scan and found.is_lost(rules):
+        raise IndexLost(_REMEDY.format(""))
     return newest_first(infos)
 
 

@@ -708,6 +708,8 @@ def test_where_it_cannot_be_searched_an_administrator_ends_who_shows_himself() -
     known = desk.sign_in()
     with pytest.raises(IndexLost, match="The 1 that were listed have ended"):
         desk.end_all()
+    with pytest.raises(IndexLost):
+        desk.of()  # which would be none
     assert not desk.find(known)
     assert desk.find(lost)
     desk.clock.time += HOUR
