@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -17,7 +17,7 @@ from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import http_date
 
 from ..drive import drive, drive_async
-from ..exceptions import IndexLost, StoreUnavailable, TooManySessions
+from ..exceptions import IndexLost, SessionEnded, StoreUnavailable, TooManySessions
 from ..outage import SORRY, is_safe, signs_in_or_out
 from .asking import SessionGone
 from .current import serving
@@ -25,6 +25,7 @@ from .lazy import logger
 from .store import SessionStore
 
 Step = Literal["max_age", "save"]
+INTERRUPTED: Final = "Your session ended meanwhile. Please try again.\n"
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -35,7 +36,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
       `503.html` where there is one), and the cookie is left alone. One that does not need it never notices. With
       ELASTICACHE_SESSIONS_ON_OUTAGE = "anonymous", it goes on with an empty session instead, unless it signs in or out.
     - When a session was ended, or got a new id, while a request was using it, the response goes out, without a cookie;
-      what the request changed is dropped with a line in the log. (Django's own answers 400, SessionInterrupted.)
+      what the request changed is dropped with a line in the log. (Django's own answers 400, SessionInterrupted.) Where the
+      view itself could not go on without it, the answer is 409.
     """
 
     def __call__(self, request: HttpRequest) -> Any:
@@ -81,6 +83,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """A view that could not have its session, or not those of a user (`user_sessions`), or that let one too many in."""
         if isinstance(exception, StoreUnavailable | IndexLost):
             return _unavailable(exception)
+        if isinstance(exception, SessionEnded):
+            return _interrupted(exception)
         return _refused(request, exception) if isinstance(exception, TooManySessions) else None
 
 
@@ -117,7 +121,8 @@ def _finish(
     """
     accessed = session.accessed
     response = yield from _settle(request, response, session)
-    if response.status_code >= 500 and (key := session.moved_to) is not None:
+    failed = response.status_code >= 500 or isinstance(response, Interrupted)
+    if failed and (key := session.moved_to) is not None:
         # The store has ended the old key, so the browser needs the new one, though the request failed after that.
         _set_cookie(response, key, (yield "max_age"))
     session.accessed = accessed
@@ -139,7 +144,7 @@ def _settle(
         if failure is not None and (session.went_without or by_name):
             if decides or _lacked_its_token(request, response):
                 return _unavailable(failure, response)
-        elif _is_to_be_left_alone(session):
+        elif isinstance(response, Interrupted) or _is_to_be_left_alone(session):
             pass
         elif session.is_empty():
             _delete_cookie(request, response)
@@ -242,6 +247,20 @@ def _delete_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
         samesite=settings.SESSION_COOKIE_SAMESITE,
     )
     patch_vary_headers(response, ("Cookie",))
+
+
+class Interrupted(HttpResponse):
+    """The session ended while the view was using it."""
+
+    status_code = 409
+
+
+def _interrupted(error: SessionEnded) -> Interrupted:
+    """The answer to the second of two clicks on "Sign in", say: what the first brought is the session now."""
+    logger.warning("a request was given up: %s", error)
+    answer = Interrupted(INTERRUPTED, content_type="text/plain; charset=utf-8")
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 class Unavailable(HttpResponse):
