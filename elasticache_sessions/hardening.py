@@ -201,5 +201,6 @@ def _at_rest(settings: Settings) -> Iterator[Finding]:
             43,
             "The ids of users are hidden in the store by the prefix alone, so that whoever reads the store can try ids that can "
             "be guessed.",
-            f"Set {NAME}OWNER_KEY to a secret, the same in all apps that share sessions.",
+            f"Set {NAME}OWNER_KEY to a secret, the same in all apps that share sessions: before anybody signs in, or with "
+            f"another {NAME}PREFIX, as lists of sessions are lost.",
         )
