@@ -16,6 +16,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import login
 from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Permission, User
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
@@ -42,8 +43,8 @@ class WithoutActions(StaffAdmin):
 class ButForLinus(StaffAdmin):
     """With permissions for each user."""
 
-    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_change_permission(request, obj) and (obj is None or obj.username != "linus")
+    def has_change_permission(self, request: HttpRequest, obj: AbstractBaseUser | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.get_username() != "linus")
 
 
 staff = AdminSite()

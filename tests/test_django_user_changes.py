@@ -298,7 +298,7 @@ def searches(single_proxy: Proxy, settings: Settings) -> list[object]:
 def test_nobody_searches_for_who_has_not_signed_in_for_so_long(
     searches: list[object], ada: User, ago: timedelta | None, change: Callable[[User], object]
 ) -> None:
-    ada.last_login = ago and now() - ago
+    ada.last_login = None if ago is None else now() - ago
     change(ada)
     assert searches == []
 
