@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from .exceptions import SessionEnded, StoreUnavailable, TooManySessions
+from .exceptions import SessionEnded, SessionError, StoreUnavailable, TooManySessions
 from .index import MOST_SESSIONS, UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
 from .owner_list import Next, OwnerList, change, index_lost, lifetime, read
 from .record import Header
@@ -84,7 +84,7 @@ def _with_room(
         return listed
     if may_refuse and rules.on_limit == "refuse" and rules.max_sessions is not None:
         raise TooManySessions(
-            f"the user is signed in with {len(listed)} sessions already. Have one of them signed out first (`for_user`, "
+            f"the user is signed in with {len(listed) - len(old_handles(listed))} sessions already. Have one of them signed out first (`for_user`, "
             "`end`), or raise ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."
         )
     if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
@@ -183,12 +183,12 @@ def listed(new: Session, old: Session, rules: Rules) -> Flow[Session]:
     goes_on = old if old.stored is not None and old is not new else None
     try:
         yield from enrol(header.owner, new.handle or "", entry, rules, goes_on)
-    except (StoreUnavailable, TooManySessions):
-        yield from discard(new, rules)
-        raise
     except SessionEnded:
         yield from discard(new, rules)
         yield from discard(old, rules, "signed_out")
+        raise
+    except SessionError:  # too many, a store that fails, a list that is too large for it
+        yield from discard(new, rules)
         raise
     return new
 
