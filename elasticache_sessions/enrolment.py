@@ -85,8 +85,8 @@ def _with_room(
     if may_refuse and rules.on_limit == "refuse" and rules.max_sessions is not None:
         count = len(listed) - len(old_handles(listed))
         raise TooManySessions(
-            f"the user is signed in with {count} sessions already. Have one of them signed out first (`for_user`, `end`), or raise "
-            "ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."
+            f"the user is signed in with {count} sessions already. Have one of them signed out first (`for_user`, `end`), or "
+            "raise ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."
         )
     if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
         # Somebody clicked twice: nobody is to end for the second time.
