@@ -82,16 +82,16 @@ def _with_room(
         listed = yield from still_there(owner, listed, oldest_first(listed)[:_LOOKED_AT], rules)
     if not too_many():
         return listed
+    if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
+        # Somebody clicked twice: nobody is to end for the second time, or to be told of a limit.
+        raise SessionEnded(
+            f"session {old.handle} was ended, or got a new id, while this request was using it"
+        )
     if may_refuse and rules.on_limit == "refuse" and rules.max_sessions is not None:
         count = len(listed) - len(old_handles(listed))
         raise TooManySessions(
             f"the user is signed in with {count} sessions already. Have one of them signed out first (`for_user`, `end`), or "
             "raise ELASTICACHE_SESSIONS_MAX_SESSIONS_PER_USER."
-        )
-    if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
-        # Somebody clicked twice: nobody is to end for the second time.
-        raise SessionEnded(
-            f"session {old.handle} was ended, or got a new id, while this request was using it"
         )
     superseded = old_handles(listed)
     oldest = [handle for handle in oldest_first(listed) if handle not in superseded]

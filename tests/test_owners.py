@@ -554,8 +554,9 @@ def test_a_user_with_a_thousand_sessions_signs_in_in_four_round_trips() -> None:
     assert desk.looks == 1, "at a few that may be gone"
 
 
-def test_two_clicks_on_sign_in_leave_one_session_and_end_no_other(desk: Desk) -> None:
-    desk.with_rules(max_sessions=1)
+@pytest.mark.parametrize("on_limit", ["end_oldest", "refuse"])
+def test_two_clicks_on_sign_in_leave_one_session_and_end_no_other(desk: Desk, on_limit: str) -> None:
+    desk.with_rules(max_sessions=1, on_limit=on_limit)
     visitor = desk.new(cart=[1])
     first, second = desk.load(visitor), desk.load(visitor)
     first.owner = second.owner = ANNA
