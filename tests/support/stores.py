@@ -19,8 +19,8 @@ from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Copi
 
 TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls", "memcached-copies")
 """As ElastiCache sets them up. Tests meet them only where `--stores` asks for them."""
-BY_NOX = ("valkey-8.1",)
-"""Between two that `make test` knows, so that it is enough to meet it once more on another Python: see noxfile.py."""
+BY_NOX = ("redis-7.0", "valkey-8.1")
+"""`make test` meets them where a test names them; all tests of stores do in nox, on the Pythons and packages it has anyway."""
 REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster", "primary-tls", "cluster-tls", "serverless")
 MEMCACHED = ("memcached", "memcached-3", "memcached-tls", "memcached-copies")
 TWO_COPIES = ("memcached-copies",)
