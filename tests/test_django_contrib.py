@@ -18,7 +18,7 @@ from asgiref.testing import ApplicationCommunicator
 from channels.generic.http import AsyncHttpConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.sessions import SessionMiddlewareStack
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.auth import (
     SESSION_KEY,
     aauthenticate,
@@ -386,6 +386,10 @@ def allauth(site: Browser, settings: Settings) -> Iterator[Browser]:
         yield site
         call_command("migrate", "usersessions", "zero", verbosity=0)
         call_command("migrate", "account", "zero", verbosity=0)
+        for model in [
+            model for model in admin.site._registry if model._meta.app_label in ("account", "usersessions")
+        ]:
+            admin.site.unregister(model)
 
 
 def test_allauth_lists_a_users_sessions_and_ends_the_others(allauth: Browser, ada: User) -> None:
