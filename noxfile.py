@@ -82,7 +82,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
 def newest(session: nox.Session) -> None:
     """The newest dependencies that are allowed."""
     session.install("--upgrade", "--upgrade-strategy", "eager", "-e", f".[{','.join(EXTRAS)}]", *TOOLS)
-    run_tests(session, stores=STORES[session.python])
+    run_tests(session, stores=STORES[str(session.python)])
 
 
 @nox.session

@@ -20,7 +20,7 @@ from tests.support.topologies import CLUSTER_RIGHTS, LEAST_RIGHTS, Cluster, Copi
 TOPOLOGIES = ("primary-tls", "cluster-tls", "serverless", "memcached-tls", "memcached-copies")
 """As ElastiCache sets them up. Tests meet them only where `--stores` asks for them."""
 BY_NOX = ("redis-7.0", "valkey-8.1")
-"""`make test` meets them where a test names them; all tests of stores do in nox, with the Pythons and packages that it has anyway."""
+"""`make test` meets them where a test names them; all tests of stores do in nox, with the Pythons and packages it has anyway."""
 REDIS = ("redis-7.0", "valkey-8.1", "valkey-9.1", "cluster", "primary-tls", "cluster-tls", "serverless")
 MEMCACHED = ("memcached", "memcached-3", "memcached-tls", "memcached-copies")
 TWO_COPIES = ("memcached-copies",)
