@@ -22,8 +22,11 @@ DJANGOS = [("3.12", "6.0")]
 STORES = {"3.12": "valkey-9.1,memcached", "3.13": "valkey-8.1,memory", "lowest": "redis-7.0,memory"}
 WITH_MEMCACHED = "3.12"
 EACH_KIND = "valkey-9.1,memcached,memory"
-# What becomes of Memcached's nodes takes long, and is no other on another Python.
-OF_NODES = ("discovery", "discovery_history", "memcached_copies_load", "memcached_model", "memcached_scaling")
+# What waits for time to pass, or for nodes to come and go, takes long, and is no other on another Python.
+ONCE = (
+    *("discovery", "discovery_history", "memcached_copies_load", "memcached_model", "memcached_scaling"),
+    *("aws_servers", "breaker", "cluster_failover", "failover", "limit", "outage_costs"),
+)
 OWN_SUITES = "tests/test_django_own_suite.py"
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
@@ -71,7 +74,7 @@ def run_tests(session: nox.Session, *which: str, stores: str | None = EACH_KIND)
         *("-m", "not slow and not demo", "--hypothesis-profile=few"),
         # cfn-lint reads templates, whichever Python it runs on.
         *("--ignore", "tests/test_cloudformation.py"),
-        *(f"--ignore=tests/test_{name}.py" for name in OF_NODES if session.python != WITH_MEMCACHED),
+        *(f"--ignore=tests/test_{name}.py" for name in ONCE if session.python != WITH_MEMCACHED),
         *(("--stores", stores) if stores else ()),
         *which,
         *session.posargs,
