@@ -95,7 +95,7 @@ def django(session: nox.Session, series: str) -> None:
     session.install("-e", f".[{','.join(EXTRAS)}]", f"django=={series}.*", *TOOLS)
     run_tests(session, OWN_SUITES)
     tests = {str(path) for path in Path("tests").glob("test_*django*.py")} - {OWN_SUITES}
-    run_tests(session, *sorted(tests), "tests/test_shared_sessions.py")
+    run_tests(session, *sorted(tests), "tests/test_shared_sessions.py", stores="valkey-9.1,memory")
 
 
 @nox.session(python=PYTHONS[0])

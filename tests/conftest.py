@@ -25,7 +25,7 @@ _common = hypothesis.settings(
 )
 hypothesis.settings.register_profile("default", _common, max_examples=50, stateful_step_count=30)
 hypothesis.settings.register_profile("few", _common, max_examples=15, stateful_step_count=20)
-hypothesis.settings.register_profile("long", _common, max_examples=400, stateful_step_count=60)
+hypothesis.settings.register_profile("long", _common, max_examples=300, stateful_step_count=60)
 hypothesis.settings.load_profile("default")
 
 
