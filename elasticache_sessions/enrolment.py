@@ -13,7 +13,7 @@ from .owner_list import Next, OwnerList, change, index_lost, lifetime, read
 from .record import Header
 from .seen import end_handle, entry_of, is_of, is_there, still_there
 from .session import Rules, Session
-from .settle import Event, Flow, buried, settle
+from .settle import Event, Flow, buried, ended_meanwhile, settle
 
 # From so many on, each sign-in looks whether the oldest are still there, at so many of them.
 _MANY: Final = 256
@@ -84,9 +84,7 @@ def _with_room(
         return listed
     if old is not None and old.handle is not None and not (yield from is_there(old.handle, rules)):
         # Somebody clicked twice: nobody is to end for the second time, or to be told of a limit.
-        raise SessionEnded(
-            f"session {old.handle} was ended, or got a new id, while this request was using it"
-        )
+        raise ended_meanwhile(old.handle)
     if may_refuse and rules.on_limit == "refuse" and rules.max_sessions is not None:
         count = len(listed) - len(old_handles(listed))
         raise TooManySessions(

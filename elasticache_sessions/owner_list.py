@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,9 @@ from .clients.base import ABSENT, Conflict, Entry, Read, Stored, Write
 from .exceptions import DecodeError, StoreUnavailable
 from .record import REVISION_BYTES, Header, Kind, Record, following, includes, pack, unpack
 from .session import OWNED_ABSOLUTE_TIMEOUT, Rules, index_name
-from .settle import Event, Flow, Sleep
+from .settle import EAGER_ATTEMPTS, Event, Flow, step_back
 
-_EAGER_ATTEMPTS: Final = 4
 _ATTEMPTS: Final = 200
-_LONGEST_PAUSE: Final = 0.1
 # A list outlives the sessions on it by so much, in seconds: clocks differ.
 _LONGER: Final = 600
 
@@ -74,9 +71,9 @@ def change(owner: bytes, decide: Callable[[OwnerList], Flow[Next | None]], rules
     key, revision = rules.index_key(owner), secrets.token_bytes(REVISION_BYTES)
     found: OwnerList | None = None
     for attempt in range(_ATTEMPTS):
-        if found is None or attempt >= _EAGER_ATTEMPTS:
-            if attempt:
-                yield Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
+        if attempt >= EAGER_ATTEMPTS:
+            yield step_back(attempt)
+        if found is None or attempt >= EAGER_ATTEMPTS:
             found = yield from read(owner, rules)
         decision = yield from decide(found)
         if decision is None:

@@ -13,28 +13,10 @@ from typing import Final
 
 from .enrolment import has_escaped, owned_header, withdraw
 from .exceptions import IndexLost, StoreUnavailable
-from .index import (
-    Listed,
-    SessionInfo,
-    newest_first,
-)
+from .index import Listed, SessionInfo, newest_first
 from .owner_list import Next, OwnerList, change, index_lost, read
-from .seen import (
-    end_handle,
-    end_seen,
-    entry_of,
-    glances_at,
-    info_of,
-    is_gone,
-    is_of,
-    living_as,
-    searched_for,
-)
-from .session import (
-    Rules,
-    Session,
-    is_handle,
-)
+from .seen import end_handle, end_seen, entry_of, glances_at, info_of, is_gone, is_of, living_as, searched_for
+from .session import Rules, Session, is_handle
 from .settle import Flow
 
 
@@ -47,10 +29,8 @@ def for_user(owner: bytes, rules: Rules, current: Session | None = None) -> Flow
     if current is not None and not is_of(current, owner):
         current = None
     found = yield from _complete(owner, rules, current)
-    handles = list(found.listed)
-    glances = yield from glances_at(handles, rules)
     infos, gone = [], []
-    for handle, glance in zip(handles, glances, strict=True):
+    for handle, glance in (yield from glances_at(found.listed, rules)).items():
         header = living_as(glance, owner, rules)
         if header is not None and glance is not None:
             own = current is not None and handle == current.handle
@@ -78,7 +58,7 @@ def end_one(owner: bytes, handle: str, rules: Rules, reason: str) -> Flow[bool]:
             handle,
             *(new for new, entry in found.listed.items() if Listed.unpacked(entry).instead_of == handle),
         ]
-        for each, glance in zip(ends, (yield from glances_at(ends, rules)), strict=True):
+        for each, glance in (yield from glances_at(ends, rules)).items():
             ended |= yield from end_seen(owner, each, glance, rules, reason)
         if found.header is None:
             yield index_lost(owner)
@@ -111,8 +91,7 @@ def end_all(owner: bytes, rules: Rules, reason: str, keep: Session | None = None
         if keep is not None and keep.handle is not None:
             listed.setdefault(keep.handle, entry_of(owned_header(keep), keep.origin, rules).packed())
             kept = {keep.handle: listed.pop(keep.handle)}
-        handles = list(listed)
-        for handle, glance in zip(handles, (yield from glances_at(handles, rules)), strict=True):
+        for handle, glance in (yield from glances_at(listed, rules)).items():
             ended += yield from end_seen(owner, handle, glance, rules, reason)
         lost = lost and not rules.can_scan
         return Next(kept, is_lost=lost, ends_others=True)

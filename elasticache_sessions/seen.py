@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -12,7 +12,7 @@ from .clients.base import Glance, Look, Page, Replace, Scan
 from .exceptions import DecodeError
 from .index import CLOCKS_APART, UNKNOWN_ORIGIN, Listed, Origin, SessionInfo, moment
 from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, pack
-from .session import FOREVER, Rules, Session, end_of, fixed_end_of, is_handle
+from .session import FOREVER, Rules, Session, fixed_end_of, is_handle
 from .settle import Event, Flow, lives
 
 # To so many seconds it is known when a session was last used.
@@ -26,42 +26,43 @@ def entry_of(header: Header, origin: Origin, rules: Rules) -> Listed:
     )
 
 
-def glances_at(handles: Iterable[str], rules: Rules) -> Flow[tuple[Glance | None, ...]]:
-    keys = tuple(f"{rules.prefix}{handle}".encode() for handle in handles)
-    if not keys:
-        return ()
-    glances: tuple[Glance | None, ...] = yield Look(keys)
-    return glances
+def glances_at(handles: Collection[str], rules: Rules) -> Flow[dict[str, Glance | None]]:
+    """What is seen of each, by its handle; asks nothing where there are none."""
+    if not handles:
+        return {}
+    glances: tuple[Glance | None, ...] = yield Look(
+        tuple(f"{rules.prefix}{handle}".encode() for handle in handles)
+    )
+    return dict(zip(handles, glances, strict=True))
 
 
 def still_there(
-    owner: bytes, listed: Mapping[str, bytes], asked: Iterable[str], rules: Rules
+    owner: bytes, listed: Mapping[str, bytes], asked: Collection[str], rules: Rules
 ) -> Flow[dict[str, bytes]]:
     """`listed` without those of the `asked` that are gone."""
-    asked = list(asked)
     glances = yield from glances_at(asked, rules)
-    gone = {handle for handle, glance in zip(asked, glances, strict=True) if is_gone(glance, owner, rules)}
+    gone = {handle for handle, glance in glances.items() if is_gone(glance, owner, rules)}
     return {handle: entry for handle, entry in listed.items() if handle not in gone}
 
 
 def is_there(handle: str, rules: Rules) -> Flow[bool]:
     """Whether a session lives under that handle, whoever it belongs to."""
-    (glance,) = yield from glances_at([handle], rules)
-    try:
-        return glance is not None and lives(header_of(glance.header), rules)
-    except DecodeError:
-        return False
+    header = _header_of((yield from glances_at([handle], rules))[handle])
+    return header is not None and lives(header, rules)
 
 
 def is_gone(glance: Glance | None, owner: bytes, rules: Rules) -> bool:
     """Whether a session that was that owner's is no more, by any clock. What this version cannot read may be a newer one's."""
-    if glance is None:
-        return True
+    legible = glance is None or _header_of(glance) is not None
+    return legible and living_as(glance, owner, rules, by_any_clock=True) is None
+
+
+def _header_of(glance: Glance | None) -> Header | None:
+    """None: nothing is there, or nothing that this version can read."""
     try:
-        header_of(glance.header)
+        return None if glance is None else header_of(glance.header)
     except DecodeError:
-        return False
-    return living_as(glance, owner, rules, by_any_clock=True) is None
+        return None
 
 
 def living_as(
@@ -70,16 +71,8 @@ def living_as(
     """Its header, if it lives and is that owner's. `by_any_clock`: also where it may live for another instance alone, which would
     have it slide.
     """
-    if glance is None:
-        return None
-    try:
-        header = header_of(glance.header)
-    except DecodeError:
-        return None
-    if header.kind is not Kind.LIVE or header.owner != owner:
-        return None
-    end, late = end_of(header, rules), CLOCKS_APART if by_any_clock else 0
-    return None if end and end + late <= rules.now() else header
+    header, late = _header_of(glance), CLOCKS_APART if by_any_clock else 0
+    return header if header is not None and header.owner == owner and lives(header, rules, late) else None
 
 
 def end_seen(owner: bytes, handle: str, glance: Glance | None, rules: Rules, reason: str) -> Flow[bool]:
@@ -106,8 +99,8 @@ def is_of(session: Session, owner: bytes) -> bool:
 
 def end_handle(owner: bytes, handle: str, rules: Rules, reason: str) -> Flow[bool]:
     """End a session of that owner by its public name; the list is left as it is. Returns whether there was one."""
-    (glance,) = yield from glances_at([handle], rules)
-    return (yield from end_seen(owner, handle, glance, rules, reason))
+    glances = yield from glances_at([handle], rules)
+    return (yield from end_seen(owner, handle, glances[handle], rules, reason))
 
 
 def info_of(
@@ -151,7 +144,7 @@ def searched_for(owner: bytes, rules: Rules) -> Flow[dict[str, bytes]]:
         page: Page = yield Scan(prefix, cursor)
         names = [key.removeprefix(prefix).decode("ascii", "replace") for key in page.keys]
         handles = [name for name in names if is_handle(name)]
-        for handle, glance in zip(handles, (yield from glances_at(handles, rules)), strict=True):
+        for handle, glance in (yield from glances_at(handles, rules)).items():
             header = living_as(glance, owner, rules)
             if header is not None:
                 found[handle] = entry_of(header, UNKNOWN_ORIGIN, rules).packed()

@@ -18,7 +18,7 @@ from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
 
 # Conflicts answered at once, with what the conflict brought; after these the writer steps back for a moment
 # and reads again.
-_EAGER_ATTEMPTS: Final = 4
+EAGER_ATTEMPTS: Final = 4
 _ATTEMPTS: Final = 100
 _LONGEST_PAUSE: Final = 0.1
 # One that hangs costs half of what is left of TIMEOUT.
@@ -75,9 +75,9 @@ def settle(
     key, handle = rules.key(session_id), handle_of(session_id)
     revision, at_least = secrets.token_bytes(REVISION_BYTES), 0
     for attempt in range(_ATTEMPTS):
-        if attempt >= _EAGER_ATTEMPTS:
-            yield Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
-        if token is None or attempt >= _EAGER_ATTEMPTS:
+        if attempt >= EAGER_ATTEMPTS:
+            yield step_back(attempt)
+        if token is None or attempt >= EAGER_ATTEMPTS:
             entry = yield Read(key)
             current, token = yield from _survivor(entry, session_id, rules)
             if current.header.revision == known.header.revision:
@@ -114,6 +114,11 @@ def settle(
     raise StoreUnavailable(
         f"the session changed {_ATTEMPTS} times while this change waited for its turn. Try again."
     )
+
+
+def step_back(attempt: int) -> Sleep:
+    """For a writer whom others have been faster than, so many times."""
+    return Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
 
 
 _UNKNOWN: Final = (
@@ -215,14 +220,18 @@ def opened(entry: Entry, session_id: str, rules: Rules) -> Flow[Record | None]:
         return None
 
 
-def lives(header: Header, rules: Rules) -> bool:
+def lives(header: Header, rules: Rules, late: int = 0) -> bool:
+    """Whether it is a session that has not ended, or not so many seconds ago yet."""
     end = end_of(header, rules)
-    return header.kind is Kind.LIVE and not (end and end <= rules.now())
+    return header.kind is Kind.LIVE and not (end and end + late <= rules.now())
+
+
+def ended_meanwhile(handle: str) -> SessionEnded:
+    return SessionEnded(f"session {handle} was ended, or got a new id, while this request was using it")
 
 
 def _survivor(entry: Entry | None, session_id: str, rules: Rules) -> Flow[tuple[Record, bytes]]:
     record = None if entry is None else (yield from opened(entry, session_id, rules))
     if record is None or entry is None or not lives(record.header, rules):
-        handle = handle_of(session_id)
-        raise SessionEnded(f"session {handle} was ended, or got a new id, while this request was using it")
+        raise ended_meanwhile(handle_of(session_id))
     return record, entry.token

@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from elasticache_sessions import IndexLost, SessionEnded, ValueTooLarge, codec, enrolment, flows, owners
+from elasticache_sessions import (
+    IndexLost,
+    Session,
+    SessionEnded,
+    ValueTooLarge,
+    codec,
+    enrolment,
+    flows,
+    owners,
+)
 from elasticache_sessions.index import CLOCKS_APART
 from elasticache_sessions.record import Header
 from elasticache_sessions.session import Rules
@@ -35,13 +44,19 @@ def test_a_session_whose_end_is_put_off_stays_on_the_list(desk: Desk) -> None:
     assert desk.find(session) is None
 
 
-def test_who_escaped_an_end_of_all_does_not_get_back_by_a_new_id() -> None:
+def escaped() -> tuple[Desk, Session]:
+    """One that lives though all were ended, as the store had lost the list that it was on."""
     desk = BlindDesk()
     session = desk.sign_in()
     desk.lose_the_list()
     desk.clock.time += 1
     with pytest.raises(IndexLost):
         desk.end_all()
+    return desk, session
+
+
+def test_who_escaped_an_end_of_all_does_not_get_back_by_a_new_id() -> None:
+    desk, session = escaped()
     found = desk.again(session)
     with pytest.raises(SessionEnded):
         desk.run(flows.cycle(found, desk.rules))
@@ -67,12 +82,7 @@ def test_a_new_id_tells_that_the_list_was_lost(desk: Desk) -> None:
 
 
 def test_signing_in_anew_after_all_were_ended_is_no_escape() -> None:
-    desk = BlindDesk()
-    session = desk.sign_in()
-    desk.lose_the_list()
-    desk.clock.time += 1
-    with pytest.raises(IndexLost):
-        desk.end_all()
+    desk, session = escaped()
     desk.clock.time += 1
     found = desk.again(session)
     found.owner = ANNA
