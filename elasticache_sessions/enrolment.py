@@ -11,7 +11,7 @@ from .exceptions import SessionEnded, SessionError, StoreUnavailable, TooManySes
 from .index import MOST_SESSIONS, UNKNOWN_ORIGIN, Listed, old_handles, oldest_first, without_those_over
 from .owner_list import Next, OwnerList, change, index_lost, lifetime, read
 from .record import Header
-from .seen import end_handle, entry_of, is_of, is_there, still_there
+from .seen import SIGNED_OUT, end_handle, entry_of, is_of, is_there, still_there
 from .session import Rules, Session
 from .settle import Event, Flow, buried, ended_meanwhile, settle
 
@@ -134,7 +134,7 @@ def look_after(session: Session, rules: Rules) -> Flow[None]:
             return
     except StoreUnavailable:
         return  # in an hour, then
-    yield from discard(session, rules, "signed_out")
+    yield from discard(session, rules, SIGNED_OUT)
     raise SessionEnded(_ESCAPED.format(session.handle))
 
 
@@ -184,7 +184,7 @@ def listed(new: Session, old: Session, rules: Rules) -> Flow[Session]:
         yield from enrol(header.owner, new.handle or "", entry, rules, goes_on)
     except SessionEnded:
         yield from discard(new, rules)
-        yield from discard(old, rules, "signed_out")
+        yield from discard(old, rules, SIGNED_OUT)
         raise
     except SessionError:  # too many, a store that fails, a list that is too large for it
         yield from discard(new, rules)

@@ -18,6 +18,7 @@ from .fields import Fields
 from .hardening import CookieFacts, Finding, findings, misconfigured
 from .index import SessionInfo
 from .manager import SessionManager, rules_for
+from .seen import SIGNED_OUT
 from .settings import Settings
 
 try:
@@ -27,7 +28,7 @@ except ImportError as missing:
 
 from .flask_errors import answer_errors
 from .flask_interface import ElastiCacheSessionInterface, lifetime
-from .flask_owners import SIGNED_OUT, current, end_all, end_one, list_of, owner_of
+from .flask_owners import current, end_all, end_one, list_of, owner_of
 from .flask_session import FlaskSession
 from .flask_signals import announcing
 from .flask_users import follow_flask_login

@@ -13,7 +13,6 @@ from .index import SessionInfo
 from .manager import SessionManager
 from .session import Session
 
-SIGNED_OUT: Final = "signed_out"
 _NOT_OURS: Final = (
     "this app's sessions are not kept by ElastiCacheSessions. Call ElastiCacheSessions(app), and set "
     "app.session_interface nowhere else."

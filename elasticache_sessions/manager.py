@@ -25,6 +25,7 @@ from .index import SessionInfo
 from .limit import Timeouts
 from .loops import LoopClient
 from .operation import Operation, Question, put
+from .seen import SIGNED_OUT
 from .session import Rules, Session, SessionId, as_id
 from .settings import Settings
 from .settle import Event, Flow, Sleep
@@ -149,11 +150,11 @@ class SessionManager:
         """
         return self.run(owners.for_user(self.rules.owner_hash(owner), self.rules, current))
 
-    def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
+    def end_of_user(self, owner: str, handle: str, reason: str = SIGNED_OUT) -> bool:
         """End the session of `owner` that has that public name. Returns whether there was one."""
         return self.run(owners.end_one(self.rules.owner_hash(owner), handle, self.rules, reason))
 
-    def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
+    def end_all(self, owner: str, keep: Session | None = None, reason: str = SIGNED_OUT) -> int:
         """End all sessions of `owner`, or all but `keep`. Returns how many.
 
         Raises:
@@ -260,11 +261,11 @@ class AsyncSessionManager:
         """As `SessionManager.for_user`."""
         return await self.run(owners.for_user(self.rules.owner_hash(owner), self.rules, current))
 
-    async def end_of_user(self, owner: str, handle: str, reason: str = "signed_out") -> bool:
+    async def end_of_user(self, owner: str, handle: str, reason: str = SIGNED_OUT) -> bool:
         """As `SessionManager.end_of_user`."""
         return await self.run(owners.end_one(self.rules.owner_hash(owner), handle, self.rules, reason))
 
-    async def end_all(self, owner: str, keep: Session | None = None, reason: str = "signed_out") -> int:
+    async def end_all(self, owner: str, keep: Session | None = None, reason: str = SIGNED_OUT) -> int:
         """As `SessionManager.end_all`."""
         return await self.run(owners.end_all(self.rules.owner_hash(owner), self.rules, reason, keep))
 

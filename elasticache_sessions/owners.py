@@ -15,7 +15,18 @@ from .enrolment import has_escaped, owned_header, withdraw
 from .exceptions import IndexLost, StoreUnavailable
 from .index import Listed, SessionInfo, newest_first
 from .owner_list import Next, OwnerList, change, index_lost, read
-from .seen import end_handle, end_seen, entry_of, glances_at, info_of, is_gone, is_of, living_as, searched_for
+from .seen import (
+    SIGNED_OUT,
+    end_handle,
+    end_seen,
+    entry_of,
+    glances_at,
+    info_of,
+    is_gone,
+    is_of,
+    living_as,
+    searched_for,
+)
 from .session import Rules, Session, is_handle
 from .settle import Flow
 
@@ -107,7 +118,7 @@ def _complete(owner: bytes, rules: Rules, current: Session | None) -> Flow[Owner
     found = yield from read(owner, rules)
     missing = current is not None and current.handle not in found.listed
     if missing and current is not None and has_escaped(current, found):
-        yield from end_handle(owner, current.handle or "", rules, "signed_out")
+        yield from end_handle(owner, current.handle or "", rules, SIGNED_OUT)
         current, missing = None, False
     lost = found.is_lost(rules)
     if not missing and (found.header is not None if not rules.can_scan else not lost):

@@ -15,6 +15,8 @@ from .record import REVISION_BYTES, Header, Kind, Record, following, header_of, 
 from .session import FOREVER, Rules, Session, fixed_end_of, is_handle
 from .settle import Event, Flow, lives
 
+SIGNED_OUT: Final = "signed_out"
+"""Why a session ended that its owner, or an administrator, ended from elsewhere."""
 # To so many seconds it is known when a session was last used.
 _WITHIN: Final = 60
 

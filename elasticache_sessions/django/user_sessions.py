@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import alogout, get_user_model, logout
@@ -27,12 +27,11 @@ from django.http import HttpRequest
 from ..exceptions import ConfigurationError
 from ..index import SessionInfo
 from ..owner_list import read
+from ..seen import SIGNED_OUT
 from ..session import Session
 from .current import request_now
 from .managers import Managers
 from .store import SessionStore
-
-SIGNED_OUT: Final = "signed_out"
 
 
 def for_user(user: Any, request: HttpRequest | None = None) -> list[SessionInfo]:
