@@ -135,6 +135,20 @@ def test_a_look_at_fifty_keys_is_one_flight_to_each_node_that_has_some(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_look_at_what_is_gone_costs_no_more(networked_store: Store, proxy: Proxy, kind: str) -> None:
+    keys = tuple(b"sess:gone%d" % number for number in range(50))
+    with client_of(kind, proxy.url) as client:
+        client.look(Look(keys))  # connects, and brings the script
+        with proxy.counting() as count:
+            assert client.look(Look(keys)) == (None,) * 50
+    nodes = len(proxy.ports)
+    most = nodes
+    if networked_store.name == "memcached-copies" and kind == "asyncio":
+        most = nodes * (nodes - 1) * 2  # from a thread for each first owner
+    assert count.round_trips <= most
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_more_keys_than_fit_a_flight_take_several(
     single_store: Store, single_proxy: Proxy, kind: str
 ) -> None:

@@ -140,12 +140,12 @@ class GroupClient:
 
     def ask_for(self, question: Look) -> tuple[Glance | None, ...]:
         """As `look`, within the running operation. One flight to each node, for so many keys; and two more for each key of
-        which its nodes do not hold the same, or nothing.
+        which its nodes do not hold the same, or hold nothing that may be elsewhere.
         """
         nodes = self._source.nodes
         self._close_others(nodes)
         seen: dict[tuple[str, bytes], Glance | None] = {}
-        down: set[str] = set()
+        down, silent = set[str](), set[str]()
 
         def owners(key: bytes) -> Sequence[str]:
             return nodes.owners(key, self._copies)
@@ -157,14 +157,18 @@ class GroupClient:
             except LeftAlone:
                 down.add(node)
             except StoreUnavailable:
-                pass  # then its keys are read, one by one
+                silent.add(node)  # its keys are read, one by one
             else:
                 seen.update(zip([(node, key) for key in keys], glances, strict=True))
 
         def found(key: bytes) -> Glance | None:
-            same = alike([seen.get((node, key)) for node in owners(key) if node not in down])
+            theirs = owners(key)
+            glances = [seen.get((node, key)) for node in theirs if node not in down]
+            same = alike(glances)
             if same is not None:
                 return same
+            if not any(glances) and (down | silent).isdisjoint(theirs) and nodes.always_had(key, self._copies):
+                return None
             view = self._view(nodes)
             with _moving():
                 return drive(glance(key, view), partial(self._answer, view, set()))

@@ -54,6 +54,10 @@ class Nodes:
         had = (node for nodes in self.previous for node in ranked(nodes, key)[:copies])
         return tuple(dict.fromkeys(node for node in had if node not in now))
 
+    def always_had(self, key: bytes, copies: int) -> bool:
+        """Whether it is known that no others had `key` before."""
+        return self.previous is not None and not self.before(key, copies)
+
     def known(self) -> frozenset[str]:
         """All of them."""
         return frozenset(self.current).union(*(self.previous or ()))
