@@ -26,7 +26,7 @@ from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import MemcachedClient
 from elasticache_sessions.clients.memcached_async import AsyncMemcachedClient
 from elasticache_sessions.clients.memcached_connection import Connection
-from elasticache_sessions.clients.memcached_pool import Pool
+from elasticache_sessions.clients.pool import Pool
 from elasticache_sessions.limit import TimeLimit, Timeouts
 from tests.support.demo import wait_until
 from tests.support.dialects import MEMCACHED

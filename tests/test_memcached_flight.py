@@ -33,7 +33,7 @@ from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached_asks import DOWN, Answer, Ask, Left
 from elasticache_sessions.clients.memcached_connection import Connection
 from elasticache_sessions.clients.memcached_flight import Flights
-from elasticache_sessions.clients.memcached_pool import Pool
+from elasticache_sessions.clients.pool import Pool
 from elasticache_sessions.clients.tls import context
 from elasticache_sessions.limit import TimeLimit, Timeouts, running
 from tests.support.demo import wait_until
@@ -574,7 +574,7 @@ def test_greenlets_that_are_killed_in_the_middle_leave_nothing_behind(bed: Bed) 
         from elasticache_sessions.clients.memcached_asks import Ask
         from elasticache_sessions.clients.memcached_connection import Connection
         from elasticache_sessions.clients.memcached_flight import Flights
-        from elasticache_sessions.clients.memcached_pool import Pool
+        from elasticache_sessions.clients.pool import Pool
         from elasticache_sessions.limit import TimeLimit, Timeouts
         pools = {port: Pool(partial(Connection, ("127.0.0.1", int(port))), 2) for port in sys.argv[1:]}
         flights = Flights(pools.__getitem__, Breakers(Timeouts(20, 20), 3))

@@ -22,8 +22,8 @@ from .memcached_async import AsyncMemcachedClient
 from .memcached_group import Fixed, GroupClient, Source, group_of
 from .memcached_listing import name_of, place_of
 from .memcached_nodes import ranked
-from .memcached_pool import Pool
 from .memcached_survey import grouped
+from .pool import Pool
 from .tls import context
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ..limit import running
 from .base import Conflict, Glance, Replace, Stored, Write
 from .breaker import Breaker, Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask
-from .memcached_pool import Pool
+from .pool import Pool
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection

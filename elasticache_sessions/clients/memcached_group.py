@@ -23,9 +23,9 @@ from .memcached_flight import Flights
 from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST
 from .memcached_look import View
 from .memcached_nodes import Nodes
-from .memcached_pool import Pool
 from .memcached_survey import alike, glance, grouped
 from .memcached_views import KNOWN_AFTER
+from .pool import Pool
 
 if TYPE_CHECKING:
     from .memcached_connection import Connection
@@ -167,7 +167,11 @@ class GroupClient:
             same = alike(glances)
             if same is not None:
                 return same
-            if not any(glances) and (down | silent).isdisjoint(theirs) and nodes.always_had(key, self._copies):
+            if (
+                not any(glances)
+                and (down | silent).isdisjoint(theirs)
+                and nodes.always_had(key, self._copies)
+            ):
                 return None
             view = self._view(nodes)
             with _moving():

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from elasticache_sessions import StoreUnavailable
-from elasticache_sessions.clients.memcached_pool import Pool
+from elasticache_sessions.clients.pool import Pool
 from elasticache_sessions.limit import TimeLimit
 from tests.support.load import at_once
 from tests.support.scripts import run
@@ -164,7 +164,7 @@ def test_a_greenlet_that_is_killed_while_it_waits_takes_no_place_with_it() -> No
     script = """
         from gevent import monkey; monkey.patch_all()
         import gevent
-        from elasticache_sessions.clients.memcached_pool import Pool
+        from elasticache_sessions.clients.pool import Pool
         from elasticache_sessions.limit import TimeLimit
         class Thing:
             is_usable = True
