@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from ..limit import exhausted, running
@@ -34,29 +33,14 @@ class Pool(Generic[C]):
         # threads of a child that come at once need no lock, which a thread of the parent could have held at the fork.
         self._held: dict[int, _Held[C]] = {}
 
-    @contextmanager
-    def connection(self) -> Iterator[C]:
-        """One for this thread alone. The end of the block closes it where an exception ends it: a reply may be on its way.
+    def connection(self) -> Loan[C]:
+        """A block with one for this thread alone. The end of the block closes it where an exception ends it: a reply may be
+        on its way.
 
         Raises:
             StoreUnavailable: none was free, or none could be made.
         """
-        held = self._of_this_process()
-        try:
-            held.places.get(timeout=running().left())
-        except queue.Empty:
-            raise exhausted() from None
-        try:
-            connection = held.take() or held.lend(self._make())
-            try:
-                yield connection
-            except BaseException:
-                connection.close()
-                raise
-            finally:
-                held.give_back(connection)
-        finally:
-            held.places.put(None)
+        return Loan(self._of_this_process(), self._make)
 
     def close(self) -> None:
         """Close every connection, those on loan when they come back. More are made when somebody asks."""
@@ -74,6 +58,39 @@ class Pool(Generic[C]):
                 if parents is not None:
                     parents.abandon()
         return held
+
+
+class Loan(Generic[C]):
+    """What `Pool.connection` returns. A class, as a generator would cost as much as the rest of it."""
+
+    __slots__ = ("_connection", "_held", "_make")
+
+    def __init__(self, held: _Held[C], make: Callable[[], C]) -> None:
+        self._held, self._make = held, make
+
+    def __enter__(self) -> C:
+        places = self._held.places
+        try:
+            places.get_nowait()
+        except queue.Empty:
+            try:
+                places.get(timeout=running().left())
+            except queue.Empty:
+                raise exhausted() from None
+        try:
+            self._connection = self._held.take() or self._held.lend(self._make())
+        except BaseException:
+            places.put(None)
+            raise
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if error is not None:
+                self._connection.close()
+            self._held.give_back(self._connection)
+        finally:
+            self._held.places.put(None)
 
 
 class _Held(Generic[C]):
