@@ -8,7 +8,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from redis.crc import key_slot
@@ -310,12 +310,12 @@ def test_waiting_for_a_free_connection_is_not_the_nodes_fault(single_store: Stor
         "threads", single_store.url, timeout=0.1, connect_timeout=PATIENT, max_connections=1
     ) as manager:
         pool = getattr(manager, "_client")._pool  # noqa: B009 - which SessionManager has
-        with TimeLimit(PATIENT, PATIENT):
-            held = pool.get_connection()
-        for _ in range(FAILURES + 1):
-            with pytest.raises(StoreUnavailable, match="is busy"):
-                manager.load("x" * 40)
-        pool.release(held)
+        with ExitStack() as held:
+            with TimeLimit(PATIENT, PATIENT):
+                held.enter_context(pool.connection())
+            for _ in range(FAILURES + 1):
+                with pytest.raises(StoreUnavailable, match="is busy"):
+                    manager.load("x" * 40)
         assert _said(manager) != "is left alone"
 
 

@@ -11,11 +11,12 @@ from ..session import logger
 from ..settings import Settings
 from .base import AsyncCacheClient, CacheClient
 from .breaker import Breakers
+from .pool import Pool
 from .redis_cluster import RedisClusterClient
 from .redis_cluster_async import AsyncRedisClusterClient
 from .redis_driver import Driver
 from .redis_tokens import tokens
-from .redis_transport import AsyncRedisClient, RedisClient
+from .redis_transport import AsyncRedisClient, Lines, RedisClient, Theirs
 from .tls import context
 
 
@@ -24,31 +25,37 @@ def connect(settings: Settings) -> CacheClient:
     breakers = Breakers(settings.timeouts)
     endpoint = settings.endpoint
     driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
-    redis: Any = importlib.import_module("redis")
     ours = importlib.import_module(".redis_connection", __package__)
-    pool = type("Pool", (ours.Pool,), {"tls": tls})
-    options = {**_options(settings, driver, "redis"), "max_connections": settings.max_connections}
+    options = _options(settings, driver, "redis")
+
+    def lines_to(host: str, port: int, db: int = 0) -> Lines:
+        return Pool(
+            partial(ours.opened, host=host, port=port, db=db, tls=tls, **options), settings.max_connections
+        )
+
     if not endpoint.cluster:
-        where = {"host": endpoint.host, "port": endpoint.port, "db": endpoint.db}
-        client = redis.Redis(connection_pool=pool(**where, **options))
-        return RedisClient(client, driver, settings.timeouts, breakers)
+        lines = lines_to(endpoint.host, endpoint.port, endpoint.db)
+        return RedisClient(lines, driver, settings.timeouts, breakers)
 
     # Only from a URL does it take a pool of ours, which speaks TLS by itself.
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    for_map = {
+        "connection_pool_class": type("Pool", (ours.MapPool,), {"tls": tls}),
+        "max_connections": settings.max_connections,
+        **_OF_CLUSTERS,
+        **options,
+    }
 
     def made() -> Any:
-        return ours.Cluster(
-            url=f"redis://{host}:{endpoint.port}", connection_pool_class=pool, **_OF_CLUSTERS, **options
-        )
+        return ours.Cluster(url=f"redis://{host}:{endpoint.port}", **for_map)
 
-    return RedisClusterClient(made, driver, settings.timeouts, breakers)
+    return RedisClusterClient(made, driver, settings.timeouts, breakers, lines_to)
 
 
 def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     """A client for the running event loop. Connects on first use."""
     endpoint = settings.endpoint
     driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
-    redis: Any = importlib.import_module("redis.asyncio")
     ours = importlib.import_module(".redis_connection", __package__)
     options = {**_options(settings, driver, "redis.asyncio"), "max_connections": settings.max_connections}
     where = {"host": endpoint.host, "port": endpoint.port}
@@ -56,7 +63,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
         pool = ours.AsyncPool(
             connection_class=ours.AsyncConnection, tls=tls, db=endpoint.db, **where, **options
         )
-        return AsyncRedisClient(redis.Redis(connection_pool=pool), driver, settings.timeouts, breakers)
+        return AsyncRedisClient(pool, driver, settings.timeouts, breakers)
 
     def made() -> Any:
         cluster = ours.AsyncCluster(**where, **_OF_CLUSTERS, **options)
@@ -101,7 +108,7 @@ def adopt(client: Any, settings: Settings) -> CacheClient:
     _warn_of_patience(client, settings)
     if clustered:
         return RedisClusterClient(lambda: client, driver, settings.timeouts, breakers)
-    return RedisClient(client, driver, settings.timeouts, breakers)
+    return RedisClient(Theirs(client.connection_pool, driver), driver, settings.timeouts, breakers)
 
 
 def adopt_async(client: Any, settings: Settings, breakers: Breakers) -> AsyncCacheClient:
@@ -110,7 +117,7 @@ def adopt_async(client: Any, settings: Settings, breakers: Breakers) -> AsyncCac
     _warn_of_patience(client, settings)
     if clustered:
         return AsyncRedisClusterClient(lambda: client, driver, settings.timeouts, breakers)
-    return AsyncRedisClient(client, driver, settings.timeouts, breakers)
+    return AsyncRedisClient(client.connection_pool, driver, settings.timeouts, breakers)
 
 
 def _warn_of_patience(client: Any, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,11 +19,11 @@ from ..drive import drive
 from ..exceptions import StoreUnavailable
 from ..limit import EachWait, Timeouts, running
 from .base import Command, Glance, Look, Page, Reply, Scan
-from .breaker import Breakers
+from .breaker import Breaker, Breakers
 from .redis_driver import Driver, Redirected
 from .redis_search import Mark, is_map_of, mark_of, probes_of, search
 from .redis_survey import Flights, glances
-from .redis_transport import ask, ask_all
+from .redis_transport import Lines, Theirs, ask, ask_all
 from .redis_wire import Request, exchange
 
 NO_NODE: Final = "no node of the cluster serves the session's slot just now"
@@ -117,9 +117,17 @@ class RedisClusterClient(ByMap):
     """Cluster mode, for threads and greenlets."""
 
     def __init__(
-        self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
+        self,
+        connect: Callable[[], Any],
+        driver: Driver,
+        timeouts: Timeouts,
+        breakers: Breakers,
+        lines_to: Callable[[str, int], Lines] | None = None,
     ) -> None:
+        """`lines_to`: makes the connections to a node; None: those of the driver's object are used."""
         self._connect, self._driver, self._timeouts, self._breakers = connect, driver, timeouts, breakers
+        self._lines_to = lines_to
+        self._lines: dict[str, Lines] = {}
         self._cluster: Any = None
         self._begin()
 
@@ -141,8 +149,9 @@ class RedisClusterClient(ByMap):
         self._connected()
         with self._learning():
             try:
-                with self._pool(self._node_of(request)) as pool:
-                    return ask(pool, self._driver, request)
+                node = self._node_of(request)
+                with self._guarded(node):
+                    return ask(self._lines_of(node), self._driver, request)
             except Redirected as to:
                 return self._follow(to, request)
 
@@ -154,8 +163,9 @@ class RedisClusterClient(ByMap):
 
     def _send_together(self, requests: Sequence[Request]) -> list[object]:
         """To the node of the first one, which must be that of the others, in one flight."""
-        with self._pool(self._node_of(requests[0])) as pool:
-            return not_elsewhere(ask_all(pool, self._driver, requests))
+        node = self._node_of(requests[0])
+        with self._guarded(node):
+            return not_elsewhere(ask_all(self._lines_of(node), self._driver, requests))
 
     def _send_all(self, requests: Sequence[Request]) -> list[object]:
         """To each node what is for it, in one flight each."""
@@ -163,8 +173,8 @@ class RedisClusterClient(ByMap):
         answers: dict[bytes, object] = {}
         with self._learning():
             for node, theirs in by_node(requests, self._node_of):
-                with self._pool(node) as pool:
-                    said = ask_all(pool, self._driver, theirs)
+                with self._guarded(node):
+                    said = ask_all(self._lines_of(node), self._driver, theirs)
                 for request, answer in zip(theirs, said, strict=True):
                     answers[request.key] = (
                         self._follow(answer, request) if isinstance(answer, Redirected) else answer
@@ -190,19 +200,29 @@ class RedisClusterClient(ByMap):
         if not to.asking:
             self._renew()
         node = self._cluster.get_node(host=to.host, port=to.port)
-        with self._pool(node) as pool:
-            return ask(pool, self._driver, request, asking=to.asking)
+        with self._guarded(node):
+            return ask(self._lines_of(node), self._driver, request, asking=to.asking)
 
-    @contextmanager
-    def _pool(self, node: Any) -> Iterator[Any]:
-        """A node's connections."""
+    def _guarded(self, node: Any) -> Breaker:
+        """Around each question to that node."""
         if node is None:
             raise StoreUnavailable(NO_NODE, retry=True, sent=False)
-        connection_of = getattr(self._cluster, f"get_{self._driver.root}_connection")
-        with self._breakers.of(name_of(node)):
+        return self._breakers.of(name_of(node))
+
+    def _lines_of(self, node: Any) -> Lines:
+        """The connections to that node."""
+        if self._lines_to is None:
+            connection_of = getattr(self._cluster, f"get_{self._driver.root}_connection")
             with self._driver.translated(sent=False):
-                pool = connection_of(node).connection_pool
-            yield pool
+                return Theirs(connection_of(node).connection_pool, self._driver)
+        lines = self._lines.get(node.name)
+        return lines or self._lines.setdefault(node.name, self._lines_to(node.host, node.port))
+
+    def _leave_others(self, names: Container[str]) -> None:
+        """Close the connections to nodes that are none any more."""
+        for name in [name for name in self._lines if name not in names]:
+            if (lines := self._lines.pop(name, None)) is not None:
+                lines.close()
 
     def _renew(self) -> None:
         """Have the map of slots asked for anew, beside the requests."""
@@ -227,11 +247,13 @@ class RedisClusterClient(ByMap):
                         (node.host, node.port) for node in list(manager.nodes_cache.values())
                     ]
                 manager.initialize(**others)
+            self._leave_others(manager.nodes_cache)
         except (StoreUnavailable, Redirected):
             pass  # the next failure asks again
         finally:
             self._renewing.release()
 
     def close(self) -> None:
+        self._leave_others(())
         if self._cluster is not None:
             self._cluster.disconnect_connection_pools()

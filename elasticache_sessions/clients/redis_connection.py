@@ -8,23 +8,83 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Final
 
 import redis.asyncio.cluster
 import redis.asyncio.connection
 import redis.cluster
 import redis.connection
+from redis.exceptions import ConnectionError as Broken, InvalidResponse, TimeoutError as TooLate
 
 from ..limit import running
 from .network import Watched, open_socket, open_stream
 
+hiredis: ModuleType | None
+try:
+    import hiredis
+except ImportError:  # redis-py's own parser is slower, and as good
+    hiredis = None
+
+_MOST_AT_ONCE: Final = 65_536
+
 
 class Connection(redis.connection.Connection):
-    """For threads and greenlets."""
+    """For threads and greenlets. redis-py connects and signs in. What follows (`send`, `receive`) passes it by: what it does
+    around each command takes longer than the system and the server do.
+    """
+
+    _sock: Any  # as redis-py calls it; a `Watched`
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]  # untyped in redis-py
         self._tls = tls
+        self._replies: Any = None
+
+    def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
+        """All of them as one piece; `receive` as often."""
+        if hiredis is None:
+            packed = b"".join(self.pack_commands(commands))  # type: ignore[no-untyped-call]  # as above
+        else:
+            packed = b"".join([hiredis.pack_command(command) for command in commands])
+        try:
+            self._sock.sendall(packed)
+        except TimeoutError as error:
+            raise TooLate("Timeout writing to socket") from error
+        except OSError as error:
+            raise Broken(f"Error while writing to socket: {error.args}") from error
+
+    def receive(self) -> object:
+        """A reply. Raises what the server calls an error, and redis-py's exceptions."""
+        if hiredis is None:
+            return self.read_response()
+        replies = self._replies
+        reply = replies.gets()
+        while reply is False:  # not all of it is there yet
+            try:
+                data = self._sock.recv(_MOST_AT_ONCE)
+            except TimeoutError as error:
+                raise TooLate("Timeout reading from socket") from error
+            except OSError as error:
+                raise Broken(f"Error while reading from socket: {error.args}") from error
+            if not data:
+                raise Broken("Connection closed by server.")
+            replies.feed(data)
+            reply = replies.gets()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a command may be sent: it is open, and nothing that belongs to an earlier one waits to be read."""
+        if self._sock is None or not self._sock.is_quiet():
+            return False
+        return self._replies is None or not self._replies.has_data()
+
+    def close(self) -> None:
+        self.disconnect()  # type: ignore[no-untyped-call]  # as above
 
     def connect_check_health(self, *arguments: Any, **options: Any) -> None:
         """Within CONNECT_TIMEOUT: name, TCP, TLS, the user's name and password."""
@@ -34,8 +94,14 @@ class Connection(redis.connection.Connection):
             with running().connecting():
                 super().connect_check_health(*arguments, **options)
         except BaseException:  # a greenlet was killed, say, before it had signed in
-            self.disconnect()  # type: ignore[no-untyped-call]  # as above
+            self.close()
             raise
+        if hiredis is not None:
+            if self.can_read():
+                self.close()
+                raise Broken("something came that nobody asked for")
+            # One of our own: redis-py's is told to wait for what it reads.
+            self._replies = hiredis.Reader(protocolError=InvalidResponse, replyError=self._parser.parse_error)
 
     def can_read(self, timeout: float = 0) -> bool:
         """Whether something waits to be read. redis-py takes for that, too, what TLS sends for itself: tickets for later
@@ -52,6 +118,13 @@ class Connection(redis.connection.Connection):
         return open_socket(self.host, int(self.port), self._tls)
 
 
+def opened(**options: Any) -> Connection:
+    """A connection that is open from the beginning, as `pool.Pool` wants it."""
+    connection = Connection(**options)
+    connection.connect()  # type: ignore[no-untyped-call]  # as above
+    return connection
+
+
 class _Patient:
     """A pool where whoever finds no connection free waits for one as long as the operation may."""
 
@@ -64,8 +137,8 @@ class _Patient:
         """What the driver thinks right; it is not asked."""
 
 
-class Pool(_Patient, redis.connection.BlockingConnectionPool):
-    """For threads and greenlets."""
+class MapPool(_Patient, redis.connection.BlockingConnectionPool):
+    """For threads and greenlets that ask for a cluster's map."""
 
     tls: ssl.SSLContext | None = None
 

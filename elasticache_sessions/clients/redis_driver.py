@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Final
 
@@ -55,18 +54,13 @@ class Driver:
         )
         # valkey-py wants a command's name there, redis-py warns of one.
         self.pool_args: tuple[str, ...] = () if redis else ("",)
+        self._sent, self._unsent = _Translated(self, sent=True), _Translated(self, sent=False)
 
-    @contextmanager
-    def translated(self, *, sent: bool = True) -> Iterator[None]:
-        """Driver exceptions never leave a client. `sent`: whether the command may have reached the server."""
-        try:
-            yield
-        except (self.base, self.lost, OSError, UnicodeError) as error:
-            if _ECHO in str(error):  # of the command: what a session holds, perhaps
-                error.args = (str(error).partition(_ECHO)[0],)
-            raise self._in_our_words(error, sent) from error
+    def translated(self, *, sent: bool = True) -> AbstractContextManager[None]:
+        """Driver exceptions never leave the block. `sent`: whether the command may have reached the server."""
+        return self._sent if sent else self._unsent
 
-    def _in_our_words(self, error: Exception, sent: bool) -> Exception:
+    def in_our_words(self, error: Exception, sent: bool) -> Exception:
         if isinstance(error, self.lost):
             reason = error.__context__ or error.__cause__
             error = reason if isinstance(reason, self.base) else error
@@ -116,6 +110,21 @@ class Driver:
             sent=sent and not answered,
             silent=silent,
         )
+
+
+class _Translated(AbstractContextManager[None]):
+    """A class, and one object for all, as each command has two of these."""
+
+    def __init__(self, driver: Driver, *, sent: bool) -> None:
+        self._driver, self._is_sent = driver, sent
+        self._kinds = (driver.base, driver.lost, OSError, UnicodeError)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, self._kinds):
+            return
+        if _ECHO in str(error):  # of the command: what a session holds, perhaps
+            error.args = (str(error).partition(_ECHO)[0],)
+        raise self._driver.in_our_words(error, self._is_sent) from error
 
 
 _ECHO: Final = ", with args beginning with"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any, Final, Protocol
 
 from ..drive import drive, drive_async
 from ..exceptions import StoreUnavailable
@@ -24,40 +24,98 @@ from .redis_wire import Refusal, Request, exchange
 _MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
 
 
-def ask(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
-    """Send `request` on a connection of `pool`, once, and return what the server answered.
+class Line(Protocol):
+    """A connection that sends each command once."""
+
+    def send(self, commands: Sequence[tuple[Any, ...]], /) -> None:
+        """All of them as one piece."""
+
+    def receive(self) -> object:
+        """The next reply. Raises what the server calls an error."""
+
+
+class Lines(Protocol):
+    """Where connections are lent: a `pool.Pool`, or that of a client object (`Theirs`)."""
+
+    def connection(self) -> AbstractContextManager[Line]:
+        """One for this thread alone. It is closed where an exception ends the block: after a timeout, a greenlet killed in
+        between, a primary that became a replica, what comes next on it is not for us.
+        """
+
+    def close(self) -> None: ...
+
+
+def ask(lines: Lines, driver: Driver, request: Request, *, asking: bool = False) -> object:
+    """Send `request` on one of `lines`, once, and return what the server answered.
 
     Raises:
         StoreUnavailable, Redirected
     """
-    try:
-        with _lent(pool, driver) as connection:
+    with driver.translated(sent=False), lines.connection() as line:
+        with driver.translated():
             if asking:
-                connection.send_command("ASKING")
-                connection.read_response()
-            connection.send_command(*request.args)
-            return _fitting(connection.read_response(), request)
-    except Refused as refused:
-        return refused.refusal
+                line.send([("ASKING",)])
+                line.receive()
+            line.send([request.args])
+        answer = _answer(line, driver, request)
+    if isinstance(answer, Redirected):
+        raise answer
+    return answer
 
 
-def ask_all(pool: Any, driver: Driver, requests: Sequence[Request]) -> list[object]:
+def ask_all(lines: Lines, driver: Driver, requests: Sequence[Request]) -> list[object]:
     """Send all of `requests` on one connection, before any reply is waited for. What the server answered to each, that it
     is served elsewhere (`Redirected`) among it.
 
     Raises:
         StoreUnavailable
     """
-    answers: list[object] = []
-    with _lent(pool, driver) as connection:
-        connection.send_packed_command(_packed(connection, requests))
-        for request in requests:
-            try:
-                with driver.translated():
-                    answers.append(_fitting(connection.read_response(), request))
-            except (Refused, Redirected) as said:
-                answers.append(_answer_in(said))
-    return answers
+    with driver.translated(sent=False), lines.connection() as line:
+        with driver.translated():
+            line.send([request.args for request in requests])
+        return [_answer(line, driver, request) for request in requests]
+
+
+def _answer(line: Line, driver: Driver, request: Request) -> object:
+    try:
+        with driver.translated():
+            return _fitting(line.receive(), request)
+    except Refused as refused:
+        return refused.refusal
+    except Redirected as redirected:
+        return redirected
+
+
+class Theirs:
+    """The connections of a client object that the app gave."""
+
+    def __init__(self, pool: Any, driver: Driver) -> None:
+        self._pool, self._arguments = pool, driver.pool_args
+
+    @contextmanager
+    def connection(self) -> Iterator[Line]:
+        connection = self._pool.get_connection(*self._arguments)
+        try:
+            yield _TheirLine(connection)
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+
+class _TheirLine:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
+        self._connection.send_packed_command([b"".join(self._connection.pack_commands(commands))])
+
+    def receive(self) -> object:
+        return self._connection.read_response()
 
 
 async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
@@ -89,28 +147,9 @@ async def ask_all_async(pool: Any, driver: Driver, requests: Sequence[Request]) 
     return answers
 
 
-@contextmanager
-def _lent(pool: Any, driver: Driver) -> Iterator[Any]:
-    """A connection for one exchange."""
-    with driver.translated(sent=False):
-        connection = pool.get_connection(*driver.pool_args)
-    try:
-        with driver.translated():
-            yield connection
-    except (Refused, Redirected):
-        raise
-    except BaseException:
-        # A timeout, a greenlet killed in between, a primary that became a replica: what comes next on this
-        # connection is not for us.
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
-
-
 @asynccontextmanager
 async def _lent_async(pool: Any, driver: Driver) -> AsyncIterator[Any]:
-    """`_lent`, for asyncio."""
+    """A connection for one exchange."""
     with driver.translated(sent=False):
         connection = await pool.get_connection(*driver.pool_args)
     try:
@@ -120,7 +159,7 @@ async def _lent_async(pool: Any, driver: Driver) -> AsyncIterator[Any]:
     except (Refused, Redirected):
         raise
     except BaseException:
-        # As above; a cancelled task must not wait for a polite end of the connection.
+        # As `Lines.connection` says; a cancelled task must not wait for a polite end of the connection.
         await connection.disconnect(nowait=True)
         raise
     finally:
@@ -158,8 +197,9 @@ class _OneEndpoint:
 
     blind_touch = False
 
-    def __init__(self, client: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
-        self._pool, self._driver = client.connection_pool, driver
+    def __init__(self, pool: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
+        """`pool`: `Lines`, for threads; a driver's pool, for event loops."""
+        self._pool, self._driver = pool, driver
         self._timeouts, self._breakers = timeouts, breakers
 
     def _search(self, question: Scan) -> Flights[Page]:
@@ -196,7 +236,7 @@ class RedisClient(_OneEndpoint):
             return _here(ask_all(self._pool, self._driver, requests))
 
     def close(self) -> None:
-        self._pool.disconnect()
+        self._pool.close()
 
 
 class AsyncRedisClient(_OneEndpoint):
