@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -34,6 +34,7 @@ class Listener:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._callbacks: tuple[Callable[[Event], None], ...] = ()
+        self._operation = _Operation(self.hear)
 
     def listen_to(self, client: object) -> None:
         """To what happens in it, if it tells."""
@@ -59,14 +60,20 @@ class Listener:
         for callback in self._callbacks:
             tell(callback, partial(callback, event))
 
-    @contextmanager
-    def operation(self) -> Iterator[None]:
+    def operation(self) -> AbstractContextManager[None]:
         """The block is one operation; hears where it fails for want of the store."""
-        try:
-            yield
-        except StoreUnavailable as error:
-            self.hear(Event("unavailable", "", f"{type(error).__name__}: {error}"))
-            raise
+        return self._operation
+
+
+class _Operation(AbstractContextManager[None]):
+    """A class, and one object for all, as every request has one."""
+
+    def __init__(self, hear: Callable[[Event], None]) -> None:
+        self._hear = hear
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, StoreUnavailable):
+            self._hear(Event("unavailable", "", f"{type(error).__name__}: {error}"))
 
 
 def tell(receiver: object, call: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from . import codec
@@ -78,14 +79,15 @@ class Listed:
         about = (agent[:_MOST_OF_AN_AGENT], ip[:_MOST_OF_AN_IP], self.instead_of)
         return codec.encode([self.signed_in_at, self.ends_at, *about])
 
-    @classmethod
-    def unpacked(cls, data: bytes) -> Listed:
+    @staticmethod
+    @lru_cache(2 * MOST_SESSIONS)  # a sign-in asks up to three times of each session of its user
+    def unpacked(data: bytes) -> Listed:
         """What cannot be read is listed as a session of which nothing is known."""
         try:
             signed_in_at, ends_at, user_agent, ip, instead_of = codec.decode(data)
-            return cls(int(signed_in_at), int(ends_at), Origin(str(user_agent), str(ip)), str(instead_of))
+            return Listed(int(signed_in_at), int(ends_at), Origin(str(user_agent), str(ip)), str(instead_of))
         except (DecodeError, ValueError, TypeError):
-            return cls(0, 2**32 - 1)
+            return Listed(0, 2**32 - 1)
 
     def is_over(self, now: int, lifetime: int) -> bool:
         """Whether its absolute end has passed, by any clock, and also where sessions have got a longer life since then."""
