@@ -19,6 +19,7 @@ import redis.connection
 from redis.exceptions import ConnectionError as Broken, InvalidResponse, TimeoutError as TooLate
 
 from ..limit import running
+from ..opaque import OpaqueBytes
 from .network import Watched, open_socket, open_stream
 
 hiredis: ModuleType | None
@@ -45,9 +46,10 @@ class Connection(redis.connection.Connection):
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         """All of them as one piece; `receive` as often."""
         if hiredis is None:
-            packed = b"".join(self.pack_commands(commands))  # type: ignore[no-untyped-call]  # as above
+            pieces = self.pack_commands(commands)  # type: ignore[no-untyped-call]  # as above
         else:
-            packed = b"".join([hiredis.pack_command(command) for command in commands])
+            pieces = map(hiredis.pack_command, commands)
+        packed = OpaqueBytes(b"".join(pieces))
         try:
             self._sock.sendall(packed)
         except TimeoutError as error:
@@ -62,19 +64,23 @@ class Connection(redis.connection.Connection):
         replies = self._replies
         reply = replies.gets()
         while reply is False:  # not all of it is there yet
-            try:
-                data = self._sock.recv(_MOST_AT_ONCE)
-            except TimeoutError as error:
-                raise TooLate("Timeout reading from socket") from error
-            except OSError as error:
-                raise Broken(f"Error while reading from socket: {error.args}") from error
-            if not data:
-                raise Broken("Connection closed by server.")
-            replies.feed(data)
+            replies.feed(self._arrived())
             reply = replies.gets()
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def _arrived(self) -> bytes:
+        # In a frame of its own, which is gone before anything is made of what it has: a traceback may show variables.
+        try:
+            data: bytes = self._sock.recv(_MOST_AT_ONCE)
+        except TimeoutError as error:
+            raise TooLate("Timeout reading from socket") from error
+        except OSError as error:
+            raise Broken(f"Error while reading from socket: {error.args}") from error
+        if not data:
+            raise Broken("Connection closed by server.")
+        return data
 
     @property
     def is_usable(self) -> bool:
