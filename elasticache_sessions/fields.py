@@ -89,16 +89,21 @@ class Fields(Discreet, dict[str, Any]):
     def changed(self) -> bool:
         """Whether saving would store anything else than what was read. What cannot be encoded has changed."""
         self._load()
-        if not self._open_ended:
-            return len(self._stored) != super().__len__()
-        try:
-            return self.encoded() != self._stored
-        except EncodeError:
+        stored = self._stored
+        if stored.keys() != super().keys():
             return True
+        for name in self._open_ended.copy():
+            value, before = super().get(name, _ENCODED), stored.get(name)
+            try:
+                if value is not _ENCODED and self.form(value, before) != before:
+                    return True
+            except EncodeError:
+                return True
+        return False
 
     def taken_out(self) -> set[str]:
         """The names of the fields that were read and are no more."""
-        return {name for name in self._stored if not super(Fields, self).__contains__(name)}
+        return self._stored.keys() - super().keys()
 
     def snapshot(self) -> dict[str, object]:
         """What the fields hold now, to be compared with later: each in its stored form, or as the object it is where it
@@ -197,8 +202,10 @@ class Fields(Discreet, dict[str, Any]):
         return self
 
     def get(self, name: str, default: Any = None, /) -> Any:
+        self._load()
+        value = super().get(name, default)
         try:
-            return self[name]
+            return self._decode(name) if value is _ENCODED else value
         except KeyError:
             return default
 

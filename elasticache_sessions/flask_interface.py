@@ -32,7 +32,10 @@ class ElastiCacheSessionInterface(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """Asks the store nothing; the session does when it is touched."""
         self._follow_lifetime(app)
-        origin = Origin(request.headers.get("User-Agent", ""), request.remote_addr or "")
+
+        def origin() -> Origin:
+            return Origin(request.headers.get("User-Agent", ""), request.remote_addr or "")
+
         for value in request.cookies.getlist(self.get_cookie_name(app)):
             session_id = as_id(value.removesuffix(_PERMANENT_MARK))
             if session_id is not None:
@@ -49,7 +52,7 @@ class ElastiCacheSessionInterface(SessionInterface):
             return  # Flask saves again after an error here
         accessed = session.accessed
         if accessed:
-            response.vary.add("Cookie")
+            _vary_on_cookie(response)
         try:
             if (error := session.refused or session.failure) is not None:
                 answer_without(app, session, error, response)
@@ -67,7 +70,8 @@ class ElastiCacheSessionInterface(SessionInterface):
         if session.lost:
             return
         try:
-            session.ask(lambda: self.manager.save(core))
+            if modified or decides:
+                session.ask(lambda: self.manager.save(session.placed()))
         except SessionEnded as ended:
             logger.warning("%s; its changes are dropped", ended)
             return
@@ -123,11 +127,11 @@ class ElastiCacheSessionInterface(SessionInterface):
             expires=self.get_expiration_time(app, session),
             **self._cookie_options(app),
         )
-        response.vary.add("Cookie")
+        _vary_on_cookie(response)
 
     def _delete_cookie(self, app: Flask, response: Response) -> None:
         response.delete_cookie(self.get_cookie_name(app), **self._cookie_options(app))
-        response.vary.add("Cookie")
+        _vary_on_cookie(response)
 
     def _cookie_options(self, app: Flask) -> dict[str, Any]:
         return {
@@ -150,3 +154,11 @@ class ElastiCacheSessionInterface(SessionInterface):
 
 def lifetime(app: Flask) -> int:
     return ceil(app.permanent_session_lifetime.total_seconds())
+
+
+def _vary_on_cookie(response: Response) -> None:
+    vary = response.headers.get("Vary")
+    if vary is None:
+        response.headers["Vary"] = "Cookie"
+    elif vary != "Cookie":  # else there is nothing to be taken apart
+        response.vary.add("Cookie")

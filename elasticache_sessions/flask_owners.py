@@ -84,7 +84,7 @@ def _stored(session: FlaskSession) -> Session | None:
     """The request's session as the store has it. Reads it, if that has not been done."""
     if session.unavailable and session.failure is not None:
         raise session.failure
-    return None if session.core.stored is None else session.core
+    return None if session.core.stored is None else session.placed()
 
 
 def _is_of(session: FlaskSession, owner: str) -> bool:

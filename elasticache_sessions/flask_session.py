@@ -32,39 +32,39 @@ class FlaskSession(Fields, SessionMixin):
     # Set by Flask's request context since 3.1.3, and by every access that reads the session.
     accessed = False
 
+    found = False
+    """Whether the store had it when it was read."""
+    lost = failed = closed = False
+    """Whether it had ended meanwhile; whether the store failed when it was asked; whether the response is on its way."""
+    failure: StoreUnavailable | None = None
+    """Why it could not be read."""
+    refused: StoreUnavailable | None = None
+    """Why a sign-in, a sign-out or the like was refused: the response must not say that it happened."""
+    signed_in: str | None = None
+    """Who was signed in at once, as ON_LIMIT may refuse it. The browser must get the new id, whatever follows."""
+    named = False
+    """Whether the app said itself who signs in."""
+    store_seconds = 0.0
+    """How long this request has waited for the store, in seconds."""
+    _opening = _assigned = _declared = False
+
     def __init__(
         self,
         manager: SessionManager,
         cookie_id: str | None,
         marked_permanent: bool,
         anonymous: bool = False,
-        origin: Origin | None = None,
+        origin: Callable[[], Origin] = Origin,
     ) -> None:
         self.opened = True  # until the dict beneath is made
         super().__init__()
         self.manager = manager
-        self.origin = origin or Origin()
-        self.core = Session(fields=self, origin=self.origin)
+        self.core = Session(fields=self)
         self.cookie_id = cookie_id
         self.marked_permanent = marked_permanent
         self._anonymous = anonymous
+        self._origin = origin
         self._lock = threading.RLock()
-        self._opening = False
-        self._assigned = self._declared = False
-        self.found = False
-        """Whether the store had it when it was read."""
-        self.lost = self.failed = self.closed = False
-        """Whether it had ended meanwhile; whether the store failed when it was asked; whether the response is on its way."""
-        self.failure: StoreUnavailable | None = None
-        """Why it could not be read."""
-        self.refused: StoreUnavailable | None = None
-        """Why a sign-in, a sign-out or the like was refused: the response must not say that it happened."""
-        self.signed_in: str | None = None
-        """Who was signed in at once, as ON_LIMIT may refuse it. The browser must get the new id, whatever follows."""
-        self.named = False
-        """Whether the app said itself who signs in."""
-        self.store_seconds = 0.0
-        """How long this request has waited for the store, in seconds."""
         self.opened = cookie_id is None
         if not self.opened:
             self._look_full()
@@ -135,7 +135,7 @@ class FlaskSession(Fields, SessionMixin):
             try:
                 found = self.ask(lambda: self.manager.load(self.cookie_id))
                 if found is not None:
-                    self.core, self.found, found.origin = found, True, self.origin
+                    self.core, self.found = found, True
                     self._take(found.stored.fields if found.stored else {})
                     self.on_unreadable, found.fields = self._unreadable, self
                 self.opened, self.failure = True, None
@@ -148,6 +148,11 @@ class FlaskSession(Fields, SessionMixin):
                 self._opening = False
                 if not self.opened:
                     self._look_full()
+
+    def placed(self) -> Session:
+        """What the manager is given where the session may get on its user's list: it says where the request comes from."""
+        self.core.origin = self._origin()
+        return self.core
 
     def lives(self) -> bool:
         """Whether the store still has it: asks again. One round trip."""
@@ -243,7 +248,7 @@ class FlaskSession(Fields, SessionMixin):
             core.owner = owner
             if self.manager.rules.on_limit == "refuse":
                 try:
-                    self.ask(lambda: self.manager.save(core))
+                    self.ask(lambda: self.manager.save(self.placed()))
                 except TooManySessions:
                     core.cycling, core.owner, self._assigned = before
                     raise
@@ -279,8 +284,8 @@ class FlaskSession(Fields, SessionMixin):
         self._load()
         known = self.core.id
         if self.core.ending:
-            self.ask(lambda: self.manager.save(self.core))
-        result = self.ask(lambda: self.manager.apply(self.core, change))
+            self.ask(lambda: self.manager.save(self.placed()))
+        result = self.ask(lambda: self.manager.apply(self.placed(), change))
         self._declared = False
         if self.closed and self.core.id != known:
             logger.warning(
