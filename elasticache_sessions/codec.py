@@ -45,7 +45,7 @@ def encode(value: object) -> bytes:
         packed = ormsgpack.packb(value, _FAST[0], _EXACT)
     except TypeError:
         return _encode_slowly(value)
-    if type(value) in _MAY_HOLD_BYTEARRAY and _may_hold_bytes(packed):
+    if type(value) in _MAY_HOLD_BUFFERS and _may_hold_bytes(packed) and _holds_buffer(value):
         return _encode_slowly(value)
     return packed
 
@@ -62,6 +62,25 @@ def decode(data: bytes) -> Any:
         raise DecodeError(f"not a value of this package: {error}") from None
     except Exception as error:  # noqa: BLE001 - it may be any, and say what the value is
         raise DecodeError(f"not a value of this package: {type(error).__name__}") from None
+
+
+def field_name(name: object) -> str:
+    """The name of a field as it is stored.
+
+    Raises:
+        EncodeError: it is not plain text.
+    """
+    if not isinstance(name, str):
+        raise EncodeError(
+            f"a session field's name is a str, not {type(name).__qualname__}. "
+            "Use a str, or put a dict with such keys under one."
+        )
+    plain = name if type(name) is str else str.__str__(name)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        raise EncodeError("a session field's name must be valid Unicode, without lone surrogates") from None
+    return plain
 
 
 def encode_foreign(data: bytes) -> bytes:
@@ -89,13 +108,29 @@ def decode_foreign(data: bytes) -> bytes | None:
     return found[0] if whole is None and found else None
 
 
-_MAY_HOLD_BYTEARRAY: Final = frozenset({list, dict, tuple, set, frozenset, bytearray, memoryview})
+_BUFFERS: Final = frozenset({bytearray, memoryview})
+_LINES: Final = frozenset({list, tuple, set, frozenset})
+_MAY_HOLD_BUFFERS: Final = _BUFFERS | _LINES | {dict}
 
 
 def _may_hold_bytes(packed: bytes) -> bool:
     # MessagePack's three markers of byte strings. They may stand for something else (text, a number); then
-    # the slow path is walked for nothing, and gives the same bytes.
+    # the value is looked through for nothing.
     return b"\xc4" in packed or b"\xc5" in packed or b"\xc6" in packed
+
+
+def _holds_buffer(value: object) -> bool:
+    """Whether there is, in what could be packed, something that was packed as bytes and is none."""
+    found: list[Any] = [value]
+    for item in found:  # which grows meanwhile
+        kind = type(item)
+        if kind is dict:
+            found.extend(item.values())
+        elif kind in _LINES:
+            found.extend(item)
+        elif kind in _BUFFERS:
+            return True
+    return False
 
 
 def _encode_slowly(value: object) -> bytes:

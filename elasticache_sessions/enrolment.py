@@ -119,8 +119,8 @@ def to_be_looked_after(header: Header, rules: Rules) -> Header:
     """`header` as it is written; where that says another hour than before, `look_after` is to follow."""
     if not header.owned:
         return header
-    hour = max(0, rules.now() - header.authenticated_at) // 3600
-    return replace(header, looked_after=hour % 16)
+    hour = max(0, rules.now() - header.authenticated_at) // 3600 % 16
+    return header if header.looked_after == hour else replace(header, looked_after=hour)
 
 
 def look_after(session: Session, rules: Rules) -> Flow[None]:

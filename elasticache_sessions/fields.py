@@ -125,10 +125,14 @@ class Fields(Discreet, dict[str, Any]):
         """
         kept = {}
         for name, value in list(super().items()):
-            if value is not _ENCODED and name in stored:
-                with suppress(EncodeError):
-                    if self.form(value, stored[name]) == stored[name]:
-                        kept[name] = value
+            if value is _ENCODED or name not in stored:
+                continue
+            if name not in self._open_ended and stored[name] == self._stored.get(name):
+                kept[name] = value
+                continue
+            with suppress(EncodeError):
+                if self.form(value, stored[name]) == stored[name]:
+                    kept[name] = value
         self._take(stored)
         for name, value in kept.items():
             self._put(name, value)
@@ -143,7 +147,7 @@ class Fields(Discreet, dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         self._load()
         self._changing()
-        name = _field_name(name)
+        name = codec.field_name(name)
         self._open_ended.add(name)
         super().__setitem__(name, value)
 
@@ -310,17 +314,3 @@ class Fields(Discreet, dict[str, Any]):
         if self.on_unreadable is not None:
             self.on_unreadable(error)
         raise KeyError(name) from error
-
-
-def _field_name(name: object) -> str:
-    if not isinstance(name, str):
-        raise EncodeError(
-            f"a session field's name is a str, not {type(name).__qualname__}. "
-            "Use a str, or put a dict with such keys under one."
-        )
-    plain = name if type(name) is str else str.__str__(name)
-    try:
-        plain.encode()
-    except UnicodeEncodeError:
-        raise EncodeError("a session field's name must be valid Unicode, without lone surrogates") from None
-    return plain

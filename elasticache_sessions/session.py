@@ -39,10 +39,20 @@ class SessionId(str):
     Sentry and Django's page for errors have them, shows no id. `str(session_id)` is a plain one.
     """
 
-    __slots__ = ()
+    __slots__ = ("_handle",)
+    _handle: str
 
     def __repr__(self) -> str:
-        return f"<session {handle_of(self)}>"
+        return f"<session {self.handle}>"
+
+    @property
+    def handle(self) -> str:
+        """Worked out once: a request asks for it several times."""
+        try:
+            return self._handle
+        except AttributeError:
+            self._handle = _hashed(self)
+            return self._handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +206,17 @@ def is_id(text: object) -> bool:
 
 def as_id(text: object) -> SessionId | None:
     """`text` as an id; None where it cannot be one."""
-    return SessionId(text) if is_id(text) else None
+    if not is_id(text):
+        return None
+    return text if isinstance(text, SessionId) else SessionId(text)
 
 
 def handle_of(session_id: str) -> str:
     """The session's storage key without the prefix: from it nobody gets back to the id."""
+    return session_id.handle if isinstance(session_id, SessionId) else _hashed(session_id)
+
+
+def _hashed(session_id: str) -> str:
     digest = hashlib.sha256(session_id.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
@@ -222,14 +238,16 @@ def fixed_end_of(header: Header, rules: Rules) -> int:
     if header.owned:
         absolute = absolute or OWNED_ABSOLUTE_TIMEOUT
         start = header.authenticated_at
-    ends = [end for end in (header.expires_at, absolute and start + absolute) if end]
-    return min(ends, default=0)
+    if not absolute:
+        return header.expires_at
+    end = start + absolute
+    return min(header.expires_at, end) if header.expires_at else end
 
 
 def end_of(header: Header, rules: Rules) -> int:
     """When a session ends if nothing is written any more, in seconds since 1970; 0: when its TTL does."""
-    ends = [end for end in (fixed_end_of(header, rules), header.idle_end) if end]
-    return min(ends, default=0)
+    fixed_end = fixed_end_of(header, rules)
+    return min(fixed_end, header.idle_end) if fixed_end and header.idle_end else fixed_end or header.idle_end
 
 
 def ttl_of(header: Header, rules: Rules) -> int:
@@ -263,7 +281,8 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
         header = replace(header, idle_ttl=whole(session.idle_ttl))
     if session.expires_at is not None:
         header = replace(header, expires_at=max(1, whole(session.expires_at)))
-    header = replace(header, expires_at=fixed_end_of(header, rules))
+    if (end := fixed_end_of(header, rules)) != header.expires_at:
+        header = replace(header, expires_at=end)
     return header if ttl_of(header, rules) >= 1 else None
 
 

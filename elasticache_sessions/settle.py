@@ -72,8 +72,7 @@ def settle(
     if session_id is None or known is None:
         raise ValueError("only a stored session can be written to")
     current = known
-    key, handle = rules.key(session_id), handle_of(session_id)
-    revision, at_least = secrets.token_bytes(REVISION_BYTES), 0
+    key, revision, at_least = rules.key(session_id), secrets.token_bytes(REVISION_BYTES), 0
     for attempt in range(_ATTEMPTS):
         if attempt >= EAGER_ATTEMPTS:
             yield step_back(attempt)
@@ -110,7 +109,7 @@ def settle(
         behind = current.header.generation - KEPT_REVISIONS >= record.header.generation
         if exactly_once and reply.resent and behind:
             raise OutcomeUnknown(_UNKNOWN)
-        yield Event("conflict", handle)
+        yield Event("conflict", handle_of(session_id))
     raise StoreUnavailable(
         f"the session changed {_ATTEMPTS} times while this change waited for its turn. Try again."
     )
@@ -129,7 +128,7 @@ _UNKNOWN: Final = (
 
 def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0) -> tuple[Record, int]:
     """`decision` as the next generation, or that one, and its TTL in seconds."""
-    header = decision.header
+    header = following(decision.header, revision, at_least)
     ttl = ttl_of(header, rules)
     if header.kind is Kind.TOMBSTONE:
         # A tombstone stays as long as the record could have lived.
@@ -138,8 +137,10 @@ def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0)
     # A blind touch may set any TTL, so there the record itself says when an idle TTL of its own ends. Not in
     # `expires_at`, which a session may have as well, and which does not slide.
     idles = rules.blind_touch and header.kind is Kind.LIVE and header.idle_ttl
-    header = replace(header, idle_end=rules.now() + header.idle_ttl if idles else 0)
-    return Record(following(header, revision, at_least), decision.fields), ttl
+    idle_end = rules.now() + header.idle_ttl if idles else 0
+    if idle_end != header.idle_end:
+        header = replace(header, idle_end=idle_end)
+    return Record(header, decision.fields), ttl
 
 
 def _sized(record: Record, session_id: str, rules: Rules) -> bytes:

@@ -36,7 +36,8 @@ def follow(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header 
     idle_ttl, expires_at = _lifetime(expiry)
     if idle_ttl < 0:
         return None
-    header = replace(header, idle_ttl=idle_ttl, expires_at=expires_at)
+    if (header.idle_ttl, header.expires_at) != (idle_ttl, expires_at):
+        header = replace(header, idle_ttl=idle_ttl, expires_at=expires_at)
     user = _value(fields, OWNER, rules)
     if user is not None and header.owner != (owner := rules.owner_hash(str(user))):
         header = replace(header, owner=owner, authenticated_at=rules.now())
