@@ -38,8 +38,9 @@ from elasticache_sessions.clients.base import (
 )
 from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import connect, connect_async
-from elasticache_sessions.clients.memcached_connection import Connection, expiry
+from elasticache_sessions.clients.memcached_connection import Connection
 from elasticache_sessions.clients.memcached_nodes import ranked
+from elasticache_sessions.clients.memcached_wire import expiry
 from elasticache_sessions.limit import TimeLimit
 from tests.support import memcached, servers, topologies
 from tests.support.demo import wait_until

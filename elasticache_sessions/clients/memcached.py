@@ -8,7 +8,6 @@ copies, are `memcached_group`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -112,6 +111,7 @@ class MemcachedClient:
         self.notice: Callable[[str], None] = unheard
         self._pools, self._breakers = pools, breakers
         self.nodes: Final = tuple(pools)
+        self._called = {node: f"the Memcached node {node}" for node in pools}
 
     def node_of(self, key: bytes) -> str:
         """The name of the node that has `key`."""
@@ -128,14 +128,15 @@ class MemcachedClient:
 
     def ask(self, command: Command) -> Reply:
         """As `perform`, within the running operation."""
-        node = self.node_of(command.key)
         # What is new may be put on another node if this one fails (`settle.insert`).
-        elsewhere = isinstance(command, Write) and command.token == ABSENT and len(self.nodes) > 1
-        with (
-            self._breakers.of(f"the Memcached node {node}"),
-            running().half() if elsewhere else nullcontext(),
-            self._pools[node].connection() as connection,
-        ):
+        if isinstance(command, Write) and command.token == ABSENT and len(self.nodes) > 1:
+            with running().half():
+                return self._ask(command)
+        return self._ask(command)
+
+    def _ask(self, command: Command) -> Reply:
+        node = self.node_of(command.key)
+        with self._breakers.of(self._called[node]), self._pools[node].connection() as connection:
             return _answer(connection, command)
 
     def look(self, question: Look) -> tuple[Glance | None, ...]:
@@ -147,7 +148,7 @@ class MemcachedClient:
         found: dict[bytes, Glance | None] = {}
         for node, keys in grouped(question.keys, lambda key: [self.node_of(key)]):
             with (
-                self._breakers.of(f"the Memcached node {node}"),
+                self._breakers.of(self._called[node]),
                 self._pools[node].connection() as connection,
             ):
                 found.update(zip(keys, connection.look(keys), strict=True))
