@@ -39,7 +39,6 @@ MAY_IMPORT = {
         f"elasticache_sessions.flask{room}": {"flask", "werkzeug", "blinker"}
         for room in ("", "_errors", "_interface", "_outage", "_owners", "_session", "_signals", "_users")
     },
-    "elasticache_sessions.clients.memcached_connection": {"pymemcache"},
     "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
     **{f"elasticache_sessions.clients.aws_{room}": {"botocore"} for room in ("credentials", "iam", "lookup")},
 } | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
@@ -90,6 +89,7 @@ ORDER = [
     "clients.redis",
     "clients.memcached_nodes",
     "clients.memcached_asks",
+    "clients.memcached_wire",
     "clients.memcached_views",
     "clients.memcached_handover",
     "clients.memcached_look",
@@ -221,11 +221,6 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
             {"redis"},
             "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='redis://cache'))",
             "pip install 'elasticache-sessions[redis]'",
-        ),
-        (
-            {"pymemcache"},
-            "elasticache_sessions as e; e.SessionManager.connect(e.Settings(url='memcached://cache'))",
-            "pip install 'elasticache-sessions[memcached]'",
         ),
         (
             {"cryptography"},

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ..exceptions import MissingExtra, StoreUnavailable
+from ..exceptions import StoreUnavailable
 from ..limit import Timeouts, running
 from ..settings import Settings
 from . import memcached_discovery
 from .base import ABSENT, Command, Conflict, Entry, Glance, Look, Read, Reply, Stored, Write, unheard
 from .breaker import Breakers
 from .memcached_async import AsyncMemcachedClient
+from .memcached_connection import Connection
 from .memcached_group import Fixed, GroupClient, Source, group_of
 from .memcached_listing import name_of, place_of
-from .memcached_nodes import ranked
+from .memcached_nodes import owner
 from .memcached_survey import grouped
 from .pool import Pool
 from .tls import context
-
-if TYPE_CHECKING:
-    from .memcached_connection import Connection
 
 # After which a node is taken to be down, if another has a copy of what it has.
 _FAILURES_OF_A_COPY: Final = 3
@@ -77,7 +75,7 @@ def node_of_for(settings: Settings) -> Callable[[bytes], str]:
 
 def node_of(nodes: Sequence[str], key: bytes) -> str:
     """The name of the node that has `key`."""
-    return ranked(nodes, key)[0]
+    return owner(nodes, key)
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -91,12 +89,6 @@ def _is_plain(settings: Settings) -> bool:
 
 def _connecting(settings: Settings) -> Callable[[str], Connection]:
     """What makes a connection to the node of a name."""
-    try:
-        from .memcached_connection import Connection
-    except ImportError as error:
-        raise MissingExtra(
-            "sessions in Memcached need the package 'pymemcache': pip install 'elasticache-sessions[memcached]'"
-        ) from error
     tls = context(settings.endpoint)
     return lambda node: Connection(place_of(node), tls)
 

@@ -28,11 +28,11 @@ class Connection:
         self._node, self._tls = node, tls
         self._has_answered = self._is_looked_at = False
         self._answer: Answer | None = None
-        self.sock: Watched | None = None
+        self.sock: Any = None
         try:
             with running().connecting():
                 self.sock = open_socket(*node, tls)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by `_fail`
             self._fail(error, sent=False)
 
     @property
@@ -56,7 +56,7 @@ class Connection:
         try:
             said, self._answer = question(command, int(time.time()))
             self._quiet().sendall(said)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by `_fail`
             self._fail(error)
 
     def finish(self) -> Any:
@@ -65,16 +65,22 @@ class Connection:
         assert answer is not None, "nothing was asked"
         try:
             reply = self._open().recv(_ROOM)
-            while True:
-                try:
-                    said = answer(reply)
-                    break
-                except Incomplete as reason:
-                    reply += self._more(reason.missing)
-        except BaseException as error:
+            try:
+                said = answer(reply)
+            except Incomplete as reason:
+                said = self._all_of(reply, reason.missing, answer)
+        except BaseException as error:  # noqa: BLE001 - raised by `_fail`
             self._fail(error)
         self._has_answered = True
         return said
+
+    def _all_of(self, reply: bytes, missing: int, answer: Answer) -> Any:
+        while True:
+            reply += self._more(missing)
+            try:
+                return answer(reply)
+            except Incomplete as reason:
+                missing = reason.missing
 
     def look(self, keys: Sequence[bytes]) -> list[Glance | None]:
         """Ask for all of them before any reply is waited for. Values come whole, and are let go one by one."""
@@ -90,7 +96,7 @@ class Connection:
                     replies, begin = replies[begin:] + self._more(reason.missing), 0
             if begin < len(replies):
                 raise Misfit
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by `_fail`
             self._fail(error)
         self._has_answered = True
         return found
@@ -98,7 +104,8 @@ class Connection:
     def _open(self) -> Watched:
         if self.sock is None:
             raise ConnectionError("it was closed")
-        return self.sock
+        sock: Watched = self.sock
+        return sock
 
     def _quiet(self) -> Watched:
         """The socket, with nothing on it that would be taken for the reply. Whoever lends connections has looked; not when
@@ -127,7 +134,9 @@ class Connection:
         """
         self.close()
         if isinstance(error, Misfit):
-            raise self._in_our_words(error, sent) from None  # what does not fit may be a part of somebody's session
+            raise self._in_our_words(
+                error, sent
+            ) from None  # what does not fit may be a part of somebody's session
         if isinstance(error, OSError | ValueError | Refused):
             raise self._in_our_words(error, sent) from error
         raise error

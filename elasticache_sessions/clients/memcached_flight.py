@@ -10,17 +10,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..exceptions import StoreUnavailable
 from ..limit import running
 from .base import Conflict, Glance, Replace, Stored, Write
 from .breaker import Breaker, Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask
+from .memcached_connection import Connection
 from .pool import Pool
-
-if TYPE_CHECKING:
-    from .memcached_connection import Connection
 
 # Seconds until a node that failed is asked again, while others answered: the first time, the second, and each after it.
 _PAUSES: Final = (0.0, 0.02, 0.05)

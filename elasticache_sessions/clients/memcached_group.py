@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..drive import drive
 from ..exceptions import StoreUnavailable, ValueTooLarge
@@ -18,6 +18,7 @@ from ..session import logger
 from .base import ABSENT, Command, Glance, Look, Reply, Write, unheard
 from .breaker import Breakers, LeftAlone
 from .memcached_asks import DOWN, Answer, Ask, Noticed, Renew
+from .memcached_connection import Connection
 from .memcached_copies import perform
 from .memcached_flight import Flights
 from .memcached_handover import OUTDATED_VIEW, UNKNOWN_PAST
@@ -26,9 +27,6 @@ from .memcached_nodes import Nodes
 from .memcached_survey import alike, glance, grouped
 from .memcached_views import KNOWN_AFTER
 from .pool import Pool
-
-if TYPE_CHECKING:
-    from .memcached_connection import Connection
 
 # Seconds between two questions to discovery, for as long as a node is down.
 _WHILE_DOWN: Final = 5.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -16,11 +16,19 @@ def ranked(nodes: Sequence[str], key: bytes) -> list[str]:
 
     if len(nodes) < 2:
         return list(nodes)
+    return sorted(nodes, key=_claim_to(key), reverse=True)
 
+
+def owner(nodes: Sequence[str], key: bytes) -> str:
+    """The first of them."""
+    return nodes[0] if len(nodes) == 1 else max(nodes, key=_claim_to(key))
+
+
+def _claim_to(key: bytes) -> Callable[[str], tuple[bytes, str]]:
     def claim(node: str) -> tuple[bytes, str]:
         return hashlib.blake2b(node.encode() + b" " + key, digest_size=8).digest(), node
 
-    return sorted(nodes, key=claim, reverse=True)
+    return claim
 
 
 @dataclass(frozen=True, slots=True)

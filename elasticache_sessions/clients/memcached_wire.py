@@ -7,7 +7,7 @@ belong there, is of no use any more, as what follows would be taken for the next
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -70,7 +70,9 @@ def question(command: Command | Left, now: int) -> tuple[bytes, Answer]:
     """
     key = command.key
     if not _KEY.fullmatch(key):
-        raise ValueError("no key of Memcached's: it has a blank or a control character in it, or too many bytes")
+        raise ValueError(
+            "no key of Memcached's: it has a blank or a control character in it, or too many bytes"
+        )
     if isinstance(command, Read):
         # Blind: it sets the TTL of whatever is there, a tombstone's and another program's, too. That revives nothing.
         # Stretched, what has ended stays what it is, and says so for longer. Cut, it is gone sooner; but a write
@@ -144,7 +146,7 @@ def _left(reply: bytes) -> int | None:
     raise _why(reply)
 
 
-def survey(keys: list[bytes]) -> bytes:
+def survey(keys: Sequence[bytes]) -> bytes:
     """What is sent to look at all of `keys`; `glance` reads the replies one by one. Raises ValueError as `question` does."""
     if not all(map(_KEY.fullmatch, keys)):
         raise ValueError("no key of Memcached's")

@@ -126,27 +126,15 @@ async def _addresses_async(host: str, port: int) -> list[Any]:
 
 
 class Watched:
-    """A socket that waits no longer than the running operation may, and counts what arrives."""
+    """A socket that waits no longer than the running operation may."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._timeout = -1.0
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
-        self._ahead = b""
-        self.received = 0
-
-    def send_ahead(self, data: bytes) -> None:
-        """Send what the driver sends next. When it does so, it is on its way already, and only the reply is waited for."""
-        self.sendall(data)
-        self._ahead = data
 
     def sendall(self, data: bytes) -> None:
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            if data != ahead:
-                raise RuntimeError("something else was sent ahead than is to be sent")
-            return
         self._hold_to_limit()
         sent = self._socket.send(data)
         while sent < len(
@@ -157,9 +145,7 @@ class Watched:
 
     def recv(self, size: int) -> bytes:
         self._hold_to_limit()
-        data = self._socket.recv(size)
-        self.received += len(data)
-        return data
+        return self._socket.recv(size)
 
     def recv_into(self, buffer: bytearray) -> int:
         self._hold_to_limit()
