@@ -84,16 +84,31 @@ class AsyncMemcachedClient:
         places = self._places.get(place)
         if places is None:
             places = self._places[place] = asyncio.Semaphore(self._most)
-        try:
-            async with asyncio.timeout(running().left()):
-                await places.acquire()
-        except TimeoutError:
-            raise exhausted() from None
+        if places.locked():
+            try:
+                async with asyncio.timeout(running().left()):
+                    await places.acquire()
+            except TimeoutError:
+                raise exhausted() from None
+        else:
+            await places.acquire()  # which does not wait
         loop = asyncio.get_running_loop()
+        reply: asyncio.Future[R] = loop.create_future()
 
-        def vacate(_: Future[R]) -> None:
+        def arrive(job: Future[R]) -> None:
+            places.release()
+            if reply.done():
+                return  # who asked has given up
+            if job.cancelled():
+                reply.cancel()
+            elif (error := job.exception()) is not None:
+                reply.set_exception(error)
+            else:
+                reply.set_result(job.result())
+
+        def tell(job: Future[R]) -> None:
             with suppress(RuntimeError):  # the event loop has ended meanwhile
-                loop.call_soon_threadsafe(places.release)
+                loop.call_soon_threadsafe(arrive, job)
 
         threads = self._threads.get(place)
         if threads is None:
@@ -108,8 +123,8 @@ class AsyncMemcachedClient:
             raise StoreUnavailable(
                 f"no thread to ask Memcached in: {error}. Try again.", sent=False
             ) from error
-        job.add_done_callback(vacate)
-        return await asyncio.wrap_future(job)
+        job.add_done_callback(tell)
+        return await reply
 
     def _leave_others(self) -> None:
         """End the threads for nodes that are none any more."""
