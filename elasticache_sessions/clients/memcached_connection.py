@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from ..exceptions import StoreUnavailable, ValueTooLarge
 from ..limit import TimeIsUp, running
+from ..opaque import OpaqueBytes, OpaqueList
 from .base import Command, Glance
 from .memcached_asks import Left
 from .memcached_wire import Answer, Incomplete, Misfit, Refused, glance, question, survey
@@ -64,7 +65,7 @@ class Connection:
         answer, self._answer = self._answer, None
         assert answer is not None, "nothing was asked"
         try:
-            reply = self._open().recv(_ROOM)
+            reply = OpaqueBytes(self._open().recv(_ROOM))
             try:
                 said = answer(reply)
             except Incomplete as reason:
@@ -76,7 +77,7 @@ class Connection:
 
     def _all_of(self, reply: bytes, missing: int, answer: Answer) -> Any:
         while True:
-            reply += self._more(missing)
+            reply = OpaqueBytes(reply + self._more(missing))
             try:
                 return answer(reply)
             except Incomplete as reason:
@@ -87,13 +88,13 @@ class Connection:
         found: list[Glance | None] = []
         try:
             self._quiet().sendall(survey(keys))
-            replies, begin = b"", 0
+            replies, begin = OpaqueBytes(), 0
             while len(found) < len(keys):
                 try:
                     seen, begin = glance(keys[len(found)], replies, begin)
                     found.append(seen)
                 except Incomplete as reason:
-                    replies, begin = replies[begin:] + self._more(reason.missing), 0
+                    replies, begin = OpaqueBytes(replies[begin:] + self._more(reason.missing)), 0
             if begin < len(replies):
                 raise Misfit
         except BaseException as error:  # noqa: BLE001 - raised by `_fail`
@@ -119,9 +120,9 @@ class Connection:
 
     def _more(self, missing: int) -> bytes:
         """At least so many bytes more."""
-        parts = []
+        parts = OpaqueList[bytes]()
         while missing > 0:
-            part = self._open().recv(_ROOM)
+            part = OpaqueBytes(self._open().recv(_ROOM))
             if not part:
                 raise ConnectionError("it closed the connection")
             parts.append(part)
