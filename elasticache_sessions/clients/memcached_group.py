@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -129,8 +128,12 @@ class GroupClient:
         """As `perform`, within the running operation."""
         nodes = self._source.nodes
         self._close_others(nodes)
-        with nullcontext() if isinstance(command, Write) else _moving():
+        try:
             return self._ask(command, nodes)
+        except ValueTooLarge as error:
+            if isinstance(command, Write):
+                raise
+            raise _cannot_move(error) from error
 
     def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self.timeouts.limited():
@@ -172,8 +175,10 @@ class GroupClient:
             ):
                 return None
             view = self._view(nodes)
-            with _moving():
+            try:
                 return drive(glance(key, view), partial(self._answer, view, set()))
+            except ValueTooLarge as error:
+                raise _cannot_move(error) from error
 
         return tuple([found(key) for key in question.keys])
 
@@ -255,15 +260,11 @@ class GroupClient:
                 pool.close()
 
 
-@contextmanager
-def _moving() -> Iterator[None]:
+def _cannot_move(error: ValueTooLarge) -> StoreUnavailable:
     """What is to move is a little larger on its way."""
-    try:
-        yield
-    except ValueTooLarge as error:
-        raise StoreUnavailable(
-            f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
-        ) from error
+    return StoreUnavailable(
+        f"a session cannot move to another Memcached node: {error}", sent=False, silent=False
+    )
 
 
 def group_of(source: Source, copies: int, key: bytes) -> str:
