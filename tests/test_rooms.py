@@ -39,7 +39,10 @@ MAY_IMPORT = {
         f"elasticache_sessions.flask{room}": {"flask", "werkzeug", "blinker"}
         for room in ("", "_errors", "_interface", "_outage", "_owners", "_session", "_signals", "_users")
     },
-    "elasticache_sessions.clients.redis_connection": {"redis", "hiredis"},
+    **{
+        f"elasticache_sessions.clients.redis_{room}": {"redis", "hiredis"}
+        for room in ("connection", "stream", "shared")
+    },
     **{f"elasticache_sessions.clients.aws_{room}": {"botocore"} for room in ("credentials", "iam", "lookup")},
 } | {module: {"django"} for module in MODULES if module.startswith("elasticache_sessions.django")}
 
@@ -83,6 +86,9 @@ ORDER = [
     "clients.redis_driver",
     "clients.redis_tokens",
     "clients.redis_transport",
+    "clients.redis_transport_async",
+    "clients.redis_stream",
+    "clients.redis_shared",
     "clients.redis_cluster",
     "clients.redis_cluster_async",
     "clients.redis_connection",

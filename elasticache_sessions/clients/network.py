@@ -10,10 +10,13 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError as NotDone
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..limit import running
+
+P = TypeVar("P", bound=asyncio.Protocol)
 
 # Threads that look up names, at most. A look-up cannot be ended: one that hangs keeps its thread, and whoever asks for the
 # same name waits for the same look-up. Names beyond these wait for their turn.
@@ -236,39 +239,51 @@ async def open_stream(
     host: str, port: int, tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """As `open_socket`, for asyncio."""
+    loop = asyncio.get_running_loop()
+    readers: list[asyncio.StreamReader] = []  # one for each address that is tried
+
+    def made() -> asyncio.StreamReaderProtocol:
+        readers.append(asyncio.StreamReader(loop=loop))
+        return asyncio.StreamReaderProtocol(readers[-1], loop=loop)
+
+    transport, protocol = await open_transport(host, port, made, tls)
+    return readers[-1], asyncio.StreamWriter(transport, protocol, readers[-1], loop)
+
+
+async def open_transport(
+    host: str, port: int, protocol: Callable[[], P], tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.Transport, P]:
+    """As `open_socket`, for a protocol of asyncio's."""
     failure = OSError(f"the name {host!r} has no address")
     addresses = await _addresses_async(host, port)
     for number, (*_, address) in enumerate(addresses):
         try:
             async with asyncio.timeout(running().need() / (len(addresses) - number)):
                 if tls is None:
-                    reader, writer = await asyncio.open_connection(address[0], address[1])
+                    loop = asyncio.get_running_loop()
+                    made = await loop.create_connection(protocol, address[0], address[1])
                 else:
-                    reader, writer = await _open_tls(address, host, tls)
+                    made = await _open_tls(address, host, protocol(), tls)
         except OSError as error:
             failure = error
         else:
-            _prepare(writer.get_extra_info("socket"))
-            return reader, writer
+            _prepare(made[0].get_extra_info("socket"))
+            return made
     raise failure
 
 
-async def _open_tls(
-    address: Any, host: str, tls: ssl.SSLContext
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open_tls(address: Any, host: str, protocol: P, tls: ssl.SSLContext) -> tuple[asyncio.Transport, P]:
     """In two steps: in one, asyncio says TLS's goodbye for whoever is cancelled at the end, and the connection stays until
     the other side has said its own.
     """
     loop = asyncio.get_running_loop()
     plain, _ = await loop.create_connection(asyncio.Protocol, address[0], address[1])
-    reader = asyncio.StreamReader(loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     transport = await loop.start_tls(
         plain, protocol, tls, server_hostname=host, ssl_shutdown_timeout=_GOODBYE
     )
     assert transport is not None, "only where the connection was closed meanwhile, which raises"
     protocol.connection_made(transport)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+    return transport, protocol
 
 
 def _prepare(sock: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ from .redis_cluster import RedisClusterClient
 from .redis_cluster_async import AsyncRedisClusterClient
 from .redis_driver import Driver
 from .redis_tokens import tokens
-from .redis_transport import AsyncRedisClient, Lines, RedisClient, Theirs
+from .redis_transport import Lines, RedisClient, Theirs
+from .redis_transport_async import AsyncRedisClient, Carrier, Pooled
 from .tls import context
 
 
@@ -59,11 +61,14 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     ours = importlib.import_module(".redis_connection", __package__)
     options = {**_options(settings, driver, "redis.asyncio"), "max_connections": settings.max_connections}
     where = {"host": endpoint.host, "port": endpoint.port}
+    shared_to = _shared(settings, tls, driver, options["credential_provider"]) if ours.hiredis else None
+    if not endpoint.cluster and shared_to is not None:
+        carrier = shared_to(endpoint.host, endpoint.port)
+        return AsyncRedisClient(carrier, settings.timeouts, breakers)
     if not endpoint.cluster:
-        pool = ours.AsyncPool(
-            connection_class=ours.AsyncConnection, tls=tls, db=endpoint.db, **where, **options
-        )
-        return AsyncRedisClient(pool, driver, settings.timeouts, breakers)
+        made_by = {"connection_class": ours.AsyncConnection, "tls": tls, "db": endpoint.db}
+        pool = ours.AsyncPool(**made_by, **where, **options)
+        return AsyncRedisClient(Pooled(pool, driver), settings.timeouts, breakers)
 
     def made() -> Any:
         cluster = ours.AsyncCluster(**where, **_OF_CLUSTERS, **options)
@@ -73,7 +78,23 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
             node.connection_class = connection
         return cluster
 
-    return AsyncRedisClusterClient(made, driver, settings.timeouts, breakers)
+    return AsyncRedisClusterClient(made, driver, settings.timeouts, breakers, shared_to)
+
+
+def _shared(settings: Settings, tls: Any, driver: Driver, credentials: Any) -> Callable[[str, int], Carrier]:
+    """What makes the connection to a server that all tasks share."""
+    shared = importlib.import_module(".redis_shared", __package__)
+    provider = importlib.import_module("redis.credentials").UsernamePasswordCredentialProvider
+    endpoint = settings.endpoint
+    if credentials is None and (endpoint.username or endpoint.password):
+        credentials = provider(endpoint.username, endpoint.password)
+
+    def shared_to(host: str, port: int) -> Carrier:
+        access = shared.Access(host, port, endpoint.db, tls, credentials)
+        carrier: Carrier = shared.Shared(access, driver, settings.timeouts)
+        return carrier
+
+    return shared_to
 
 
 # Else the driver forgets the configuration endpoint, and with it every node that comes later.
@@ -117,7 +138,7 @@ def adopt_async(client: Any, settings: Settings, breakers: Breakers) -> AsyncCac
     _warn_of_patience(client, settings)
     if clustered:
         return AsyncRedisClusterClient(lambda: client, driver, settings.timeouts, breakers)
-    return AsyncRedisClient(client.connection_pool, driver, settings.timeouts, breakers)
+    return AsyncRedisClient(Pooled(client.connection_pool, driver), settings.timeouts, breakers)
 
 
 def _warn_of_patience(client: Any, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from .redis_cluster import (
 )
 from .redis_driver import Driver, Redirected
 from .redis_survey import glances
-from .redis_transport import ask_all_async, ask_async
+from .redis_transport_async import Carrier, Pooled
 from .redis_wire import Request, exchange
 
 
@@ -32,11 +32,18 @@ class AsyncRedisClusterClient(ByMap):
     """Cluster mode, for the tasks of one event loop."""
 
     def __init__(
-        self, connect: Callable[[], Any], driver: Driver, timeouts: Timeouts, breakers: Breakers
+        self,
+        connect: Callable[[], Any],
+        driver: Driver,
+        timeouts: Timeouts,
+        breakers: Breakers,
+        shared_to: Callable[[str, int], Carrier] | None = None,
     ) -> None:
+        """`shared_to`: makes the connection to a node; None: those of the driver's object are used."""
         self._cluster, self._driver, self._timeouts, self._breakers = connect(), driver, timeouts, breakers
+        self._shared_to = shared_to
         self._endpoint = dict(self._cluster.nodes_manager.startup_nodes)
-        self._pools: dict[str, _NodePool] = {}
+        self._carriers: dict[str, Carrier] = {}
         self._starting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._turns = Turns()
@@ -53,8 +60,8 @@ class AsyncRedisClusterClient(ByMap):
         await self._connected()
         with self._learning():
             try:
-                with self._pool(self._node_of(request)) as pool:
-                    return await ask_async(pool, self._driver, request)
+                with self._carrier(self._node_of(request)) as carrier:
+                    return await carrier.ask(request)
             except Redirected as to:
                 return await self._follow(to, request)
 
@@ -66,8 +73,8 @@ class AsyncRedisClusterClient(ByMap):
 
     async def _send_together(self, requests: Sequence[Request]) -> list[object]:
         """To the node of the first one, which must be that of the others, in one flight."""
-        with self._pool(self._node_of(requests[0])) as pool:
-            return not_elsewhere(await ask_all_async(pool, self._driver, requests))
+        with self._carrier(self._node_of(requests[0])) as carrier:
+            return not_elsewhere(await carrier.ask_all(requests))
 
     async def _send_all(self, requests: Sequence[Request]) -> list[object]:
         """As `RedisClusterClient._send_all`."""
@@ -75,8 +82,8 @@ class AsyncRedisClusterClient(ByMap):
         answers: dict[bytes, object] = {}
         with self._learning():
             for node, theirs in by_node(requests, self._node_of):
-                with self._pool(node) as pool:
-                    said = await ask_all_async(pool, self._driver, theirs)
+                with self._carrier(node) as carrier:
+                    said = await carrier.ask_all(theirs)
                 for request, answer in zip(theirs, said, strict=True):
                     answers[request.key] = (
                         await self._follow(answer, request) if isinstance(answer, Redirected) else answer
@@ -92,19 +99,21 @@ class AsyncRedisClusterClient(ByMap):
         if not to.asking:
             self._renew()
         node = self._cluster.get_node(host=to.host, port=to.port)
-        with self._pool(node) as pool:
-            return await ask_async(pool, self._driver, request, asking=to.asking)
+        with self._carrier(node) as carrier:
+            return await carrier.ask(request, asking=to.asking)
 
     @contextmanager
-    def _pool(self, node: Any) -> Iterator[_NodePool]:
-        """A node's connections."""
+    def _carrier(self, node: Any) -> Iterator[Carrier]:
+        """What asks a node."""
         if node is None:
             raise StoreUnavailable(NO_NODE, retry=True, sent=False)
         with self._breakers.of(name_of(node)):
-            pool = self._pools.get(node.name)
-            if pool is None or pool.node is not node:
-                pool = self._pools[node.name] = _NodePool(node)
-            yield pool
+            carrier = self._carriers.get(node.name)
+            if carrier is None or (isinstance(carrier, _Borrowed) and carrier.node is not node):
+                made = self._shared_to
+                carrier = _Borrowed(node, self._driver) if made is None else made(node.host, node.port)
+                self._carriers[node.name] = carrier
+            yield carrier
 
     async def _started(self) -> None:
         """Tasks that come first wait for one and the same first map of slots."""
@@ -131,14 +140,21 @@ class AsyncRedisClusterClient(ByMap):
                 # Whom the driver asks, in any order: the endpoint may be the node that is down.
                 manager.startup_nodes = manager.nodes_cache | self._endpoint
                 await manager.initialize()
+            await self._leave_others(manager.nodes_cache)
         except (StoreUnavailable, Redirected):
             pass  # the next failure asks again
+
+    async def _leave_others(self, names: Container[str]) -> None:
+        """Close the connections to nodes that are none any more."""
+        for name in [name for name in self._carriers if name not in names]:
+            await self._carriers.pop(name).aclose()
 
     async def aclose(self) -> None:
         for task in (self._starting, self._renewing):
             if task is not None and not task.done():
                 task.cancel()
         self._starting = None
+        await self._leave_others(())
         await self._cluster.aclose()
         # After a failure, the driver takes itself for closed already.
         for nodes in ("nodes_cache", "startup_nodes"):
@@ -191,3 +207,14 @@ class _NodePool:
             self.node.release(connection)
         else:  # valkey-py has no word for it
             self.node._free.append(connection)
+
+    async def disconnect(self) -> None:
+        """Nothing: the node's connections are the driver's to close."""
+
+
+class _Borrowed(Pooled):
+    """A node's connections that the driver's object has."""
+
+    def __init__(self, node: Any, driver: Driver) -> None:
+        super().__init__(_NodePool(node), driver)
+        self.node = node

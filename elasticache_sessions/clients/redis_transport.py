@@ -1,4 +1,4 @@
-"""Carries `redis_wire` over a pool of connections to one endpoint, for threads or for asyncio.
+"""Carries `redis_wire` over a pool of connections to one endpoint, for threads.
 
 The connections are redis-py's or valkey-py's, but not their retries: a command is sent once, so that whoever
 repeats it knows.
@@ -6,22 +6,21 @@ repeats it knows.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol
 
-from ..drive import drive, drive_async
+from ..drive import drive
 from ..exceptions import StoreUnavailable
-from ..limit import Timeouts, running
+from ..limit import Timeouts
 from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breakers
 from .redis_driver import Driver, Redirected, Refused
 from .redis_search import Mark, mark_of, search
 from .redis_survey import Flights, glances
-from .redis_wire import Refusal, Request, exchange
+from .redis_wire import Request, exchange
 
-_MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
+MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
 
 
 class Line(Protocol):
@@ -79,7 +78,7 @@ def ask_all(lines: Lines, driver: Driver, requests: Sequence[Request]) -> list[o
 def _answer(line: Line, driver: Driver, request: Request) -> object:
     try:
         with driver.translated():
-            return _fitting(line.receive(), request)
+            return fitting(line.receive(), request)
     except Refused as refused:
         return refused.refusal
     except Redirected as redirected:
@@ -118,99 +117,21 @@ class _TheirLine:
         return self._connection.read_response()
 
 
-async def ask_async(pool: Any, driver: Driver, request: Request, *, asking: bool = False) -> object:
-    """`ask`, for asyncio."""
-    try:
-        async with _lent_async(pool, driver) as connection:
-            if asking:
-                await connection.send_command("ASKING")
-                await connection.read_response()
-            with _heeding_cancellation():
-                await connection.send_command(*request.args)
-            return _fitting(await connection.read_response(), request)
-    except Refused as refused:
-        return refused.refusal
-
-
-async def ask_all_async(pool: Any, driver: Driver, requests: Sequence[Request]) -> list[object]:
-    """`ask_all`, for asyncio."""
-    answers: list[object] = []
-    async with _lent_async(pool, driver) as connection:
-        with _heeding_cancellation():
-            await connection.send_packed_command(_packed(connection, requests))
-        for request in requests:
-            try:
-                with driver.translated():
-                    answers.append(_fitting(await connection.read_response(), request))
-            except (Refused, Redirected) as said:
-                answers.append(_answer_in(said))
-    return answers
-
-
-@asynccontextmanager
-async def _lent_async(pool: Any, driver: Driver) -> AsyncIterator[Any]:
-    """A connection for one exchange."""
-    with driver.translated(sent=False):
-        connection = await pool.get_connection(*driver.pool_args)
-    try:
-        with driver.translated():
-            async with asyncio.timeout(running().need()):
-                yield connection
-    except (Refused, Redirected):
-        raise
-    except BaseException:
-        # As `Lines.connection` says; a cancelled task must not wait for a polite end of the connection.
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        await pool.release(connection)
-
-
-@contextmanager
-def _heeding_cancellation() -> Iterator[None]:
-    """Before Python 3.12 asyncio.wait_for, by which the driver sends, may swallow it."""
-    task = asyncio.current_task()
-    cancelled = 0 if task is None else task.cancelling()
-    yield
-    if task is not None and task.cancelling() > cancelled:
-        raise asyncio.CancelledError
-
-
-def _packed(connection: Any, requests: Sequence[Request]) -> list[bytes]:
-    """As one piece, so that it is sent as one."""
-    return [b"".join(connection.pack_commands([request.args for request in requests]))]
-
-
-def _answer_in(said: Refused | Redirected) -> Refusal | Redirected:
-    return said.refusal if isinstance(said, Refused) else said
-
-
-def _fitting(reply: object, request: Request) -> object:
+def fitting(reply: object, request: Request) -> object:
     if not request.fits(reply):
         reply = None  # it may be somebody else's session, and a traceback may show variables
-        raise StoreUnavailable(_MISFIT, retry=True)
+        raise StoreUnavailable(MISFIT, retry=True)
     return reply
 
 
-class _OneEndpoint:
-    """What a client for it has, for threads and for event loops."""
+class RedisClient:
+    """One endpoint, for threads and greenlets."""
 
     blind_touch = False
 
-    def __init__(self, pool: Any, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
-        """`pool`: `Lines`, for threads; a driver's pool, for event loops."""
-        self._pool, self._driver = pool, driver
+    def __init__(self, lines: Lines, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
+        self._lines, self._driver = lines, driver
         self._timeouts, self._breakers = timeouts, breakers
-
-    def _search(self, question: Scan) -> Flights[Page]:
-        def probes() -> tuple[bytes, ...]:
-            return (question.prefix,)
-
-        return search(question.prefix, mark_of(question) or Mark.first(probes()), probes)
-
-
-class RedisClient(_OneEndpoint):
-    """One endpoint, for threads and greenlets."""
 
     def perform(self, command: Command) -> Reply:
         with self._timeouts.limited():
@@ -218,10 +139,10 @@ class RedisClient(_OneEndpoint):
 
     def _send(self, request: Request) -> object:
         try:
-            with self._breakers.of(_THE_STORE):
-                return ask(self._pool, self._driver, request)
+            with self._breakers.of(THE_STORE):
+                return ask(self._lines, self._driver, request)
         except Redirected as redirected:
-            raise _clustered(redirected) from None
+            raise clustered(redirected) from None
 
     def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self._timeouts.limited():
@@ -229,59 +150,38 @@ class RedisClient(_OneEndpoint):
 
     def scan(self, question: Scan) -> Page:
         with self._timeouts.limited():
-            return drive(self._search(question), self._send_all)
+            return drive(search_here(question), self._send_all)
 
     def _send_all(self, requests: Sequence[Request]) -> list[object]:
-        with self._breakers.of(_THE_STORE):
-            return _here(ask_all(self._pool, self._driver, requests))
+        with self._breakers.of(THE_STORE):
+            return here(ask_all(self._lines, self._driver, requests))
 
     def close(self) -> None:
-        self._pool.close()
+        self._lines.close()
 
 
-class AsyncRedisClient(_OneEndpoint):
-    """One endpoint, for the tasks of one event loop."""
-
-    async def perform(self, command: Command) -> Reply:
-        with self._timeouts.limited():
-            return await drive_async(exchange(command), self._send)
-
-    async def _send(self, request: Request) -> object:
-        try:
-            with self._breakers.of(_THE_STORE):
-                return await ask_async(self._pool, self._driver, request)
-        except Redirected as redirected:
-            raise _clustered(redirected) from None
-
-    async def look(self, question: Look) -> tuple[Glance | None, ...]:
-        with self._timeouts.limited():
-            return await drive_async(glances(question), self._send_all)
-
-    async def scan(self, question: Scan) -> Page:
-        with self._timeouts.limited():
-            return await drive_async(self._search(question), self._send_all)
-
-    async def _send_all(self, requests: Sequence[Request]) -> list[object]:
-        with self._breakers.of(_THE_STORE):
-            return _here(await ask_all_async(self._pool, self._driver, requests))
-
-    async def aclose(self) -> None:
-        await self._pool.disconnect()
+THE_STORE: Final = "the store"
 
 
-_THE_STORE: Final = "the store"
-
-
-def _here(answers: list[object]) -> list[object]:
+def here(answers: list[object]) -> list[object]:
     """`answers`, none of which may be that another node has the key."""
     for answer in answers:
         if isinstance(answer, Redirected):
-            raise _clustered(answer)
+            raise clustered(answer)
     return answers
 
 
-def _clustered(redirected: Redirected) -> StoreUnavailable:
+def clustered(redirected: Redirected) -> StoreUnavailable:
     return StoreUnavailable(
         f"the store is a cluster (a session is {redirected}). Add ?cluster=true to ELASTICACHE_SESSIONS_URL.",
         sent=False,
     )
+
+
+def search_here(question: Scan) -> Flights[Page]:
+    """`redis_search.search`, where one server has all keys."""
+
+    def probes() -> tuple[bytes, ...]:
+        return (question.prefix,)
+
+    return search(question.prefix, mark_of(question) or Mark.first(probes()), probes)
