@@ -278,42 +278,39 @@ class AsyncSessionManager:
     async def run(self, flow: Flow[T]) -> T:
         """As `SessionManager.run`."""
         with self._listener.operation():
-            return await self._run(flow)
+            held = self._clients.get(asyncio.get_running_loop()) or await self._begin()
+            client, operation = held.client, Operation(self._timeouts)
 
-    async def _run(self, flow: Flow[T]) -> T:
+            async def answer(question: Question | Sleep | Event) -> object:
+                if isinstance(question, Event):
+                    self._listener.hear(question)
+                    return None
+                if isinstance(question, Sleep):
+                    await asyncio.sleep(question.seconds)
+                    return None
+                with operation.limit:
+                    while True:
+                        try:
+                            return operation.told(await put(client, question))
+                        except StoreUnavailable as error:
+                            await asyncio.sleep(operation.pause_after(error))
+
+            return await drive_async(flow, answer)
+
+    async def _begin(self) -> LoopClient:
+        """The client of the running loop, which has none yet."""
         loop = asyncio.get_running_loop()
-        held = self._clients.get(loop)
-        if held is None:
-            for other in [reference() for reference in self._clients.keyrefs()]:
-                if other is not None and other.is_closed():  # without having closed what was open on it
-                    self._clients.pop(other, None)
-            clients = weakref.ref(self._clients)  # so that a manager that nobody holds is gone at once
+        for other in [reference() for reference in self._clients.keyrefs()]:
+            if other is not None and other.is_closed():  # without having closed what was open on it
+                self._clients.pop(other, None)
+        clients = weakref.ref(self._clients)  # so that a manager that nobody holds is gone at once
 
-            def forget() -> None:
-                # A client knows its loop, so the loop would live for as long as the client is kept here.
-                if (kept := clients()) is not None:
-                    kept.pop(loop, None)
+        def forget() -> None:
+            # A client knows its loop, so the loop would live for as long as the client is kept here.
+            if (kept := clients()) is not None:
+                kept.pop(loop, None)
 
-            held = self._clients[loop] = LoopClient(self._connect(), self._closes, forget)
-            self._listener.listen_to(held.client)
-            await anext(held.lifetime)
-        client, operation = held.client, Operation(self._timeouts)
-
-        async def answer(question: Question | Sleep | Event) -> object:
-            if isinstance(question, Event):
-                self._listener.hear(question)
-                return None
-            if isinstance(question, Sleep):
-                await asyncio.sleep(question.seconds)
-                return None
-            return await self._perform(operation, client, question)
-
-        return await drive_async(flow, answer)
-
-    async def _perform(self, operation: Operation, client: AsyncCacheClient, question: Question) -> object:
-        with operation.limit:
-            while True:
-                try:
-                    return operation.told(await put(client, question))
-                except StoreUnavailable as error:
-                    await asyncio.sleep(operation.pause_after(error))
+        held = self._clients[loop] = LoopClient(self._connect(), self._closes, forget)
+        self._listener.listen_to(held.client)
+        await anext(held.lifetime)
+        return held

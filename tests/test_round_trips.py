@@ -290,7 +290,7 @@ def test_100_requests_of_each_of_eight_threads_share_eight_connections(framework
         cookies = [sign_in(shop) for _ in range(8)]
         with proxy.counting() as count:
             at_once(*[lambda cookie=cookie: mixed(shop, cookie) for cookie in cookies])
-    assert count.flights >= 8 * 25 * (1 + 2)
+    assert len(count.commands) >= 8 * 25 * (1 + 2)  # the tasks of an event loop share flights
     assert count.connections <= 8 * len(proxy.ports)
 
 

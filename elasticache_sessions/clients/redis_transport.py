@@ -129,8 +129,8 @@ class RedisClient:
 
     blind_touch = False
 
-    def __init__(self, lines: Lines, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
-        self._lines, self._driver = lines, driver
+    def __init__(self, pool: Lines, driver: Driver, timeouts: Timeouts, breakers: Breakers) -> None:
+        self._pool, self._driver = pool, driver
         self._timeouts, self._breakers = timeouts, breakers
 
     def perform(self, command: Command) -> Reply:
@@ -140,7 +140,7 @@ class RedisClient:
     def _send(self, request: Request) -> object:
         try:
             with self._breakers.of(THE_STORE):
-                return ask(self._lines, self._driver, request)
+                return ask(self._pool, self._driver, request)
         except Redirected as redirected:
             raise clustered(redirected) from None
 
@@ -154,10 +154,10 @@ class RedisClient:
 
     def _send_all(self, requests: Sequence[Request]) -> list[object]:
         with self._breakers.of(THE_STORE):
-            return here(ask_all(self._lines, self._driver, requests))
+            return here(ask_all(self._pool, self._driver, requests))
 
     def close(self) -> None:
-        self._lines.close()
+        self._pool.close()
 
 
 THE_STORE: Final = "the store"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..drive import drive_async
 from ..limit import Timeouts, running
 from .base import Command, Glance, Look, Page, Reply, Scan
-from .breaker import Breakers
+from .breaker import Breaker, Breakers
 from .redis_driver import Driver, Redirected, Refused
 from .redis_survey import glances
 from .redis_transport import THE_STORE, clustered, fitting, here, search_here
@@ -111,6 +111,7 @@ class AsyncRedisClient:
 
     def __init__(self, carrier: Carrier, timeouts: Timeouts, breakers: Breakers) -> None:
         self._carrier, self._timeouts, self._breakers = carrier, timeouts, breakers
+        self._breaker: Breaker | None = None
 
     async def perform(self, command: Command) -> Reply:
         with self._timeouts.limited():
@@ -118,10 +119,16 @@ class AsyncRedisClient:
 
     async def _send(self, request: Request) -> object:
         try:
-            with self._breakers.of(THE_STORE):
+            with self._guarded():
                 return await self._carrier.ask(request)
         except Redirected as redirected:
             raise clustered(redirected) from None
+
+    def _guarded(self) -> Breaker:
+        """Found once: an event loop stays in its process."""
+        if self._breaker is None:
+            self._breaker = self._breakers.of(THE_STORE)
+        return self._breaker
 
     async def look(self, question: Look) -> tuple[Glance | None, ...]:
         with self._timeouts.limited():
@@ -132,7 +139,7 @@ class AsyncRedisClient:
             return await drive_async(search_here(question), self._send_all)
 
     async def _send_all(self, requests: Sequence[Request]) -> list[object]:
-        with self._breakers.of(THE_STORE):
+        with self._guarded():
             return here(await self._carrier.ask_all(requests))
 
     async def aclose(self) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from django.contrib.sessions.backends.base import UpdateError
 
 from ..exceptions import OutcomeUnknown, SessionEnded, StoreUnavailable
-from ..session import Rules
 from .state import State
 
 # What may not seem to have happened when it failed, wherever in it the store was asked first.
@@ -37,46 +35,30 @@ class Asking:
         self._fails_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @contextmanager
-    def question(self, *, decisive: bool = False) -> Iterator[None]:
+    def question(self, *, decisive: bool = False) -> AbstractContextManager[None]:
         """The block asks the store. `decisive`: whoever catches its failure must not answer as if it had happened.
 
         Raises:
             StoreUnavailable: also without asking, where it failed just now.
             SessionGone
         """
-        started = time.monotonic()
-        try:
-            if self.failure is not None and (self._state.without or started < self._fails_until):
-                raise self.failure  # a second question would take as long as the first
-            yield
-        except StoreUnavailable as error:
-            if error is not self.failure:
-                self.failure, self._fails_until = error, time.monotonic() + error.retry_after
-            # Whoever catches that nobody knows the outcome reads the session again, and decides.
-            if (decisive and not isinstance(error, OutcomeUnknown)) or _signs_in_or_out():
-                self.refused = True
-                self._fails_until = time.monotonic() + _UNDECIDED
-                self._state.declare(True)  # so that the middleware saves, which fails, too
-            raise
-        except SessionEnded as error:
-            raise SessionGone(str(error)) from error
-        else:
-            self.failure = None
-        finally:
-            self.seconds += time.monotonic() - started
+        return _Question(self, decisive)
 
-    @contextmanager
-    def reading(self, rules: Rules, *, or_without: bool) -> Iterator[None]:
-        """The block reads the session. `or_without`: where the store fails, the request goes on with an empty one, unless it
-        is about to sign somebody in or out.
-        """
-        try:
-            yield
-        except StoreUnavailable:
-            if self.refused or not or_without:
-                raise
-            self._state.go_without(rules)
+    def failure_of_just_now(self) -> StoreUnavailable | None:
+        """What to fail with without asking: a second question would take as long as the first."""
+        if self.failure is not None and (self._state.without or time.monotonic() < self._fails_until):
+            return self.failure
+        return None
+
+    def failed(self, error: StoreUnavailable, decisive: bool) -> None:
+        """A question did, or would have."""
+        if error is not self.failure:
+            self.failure, self._fails_until = error, time.monotonic() + error.retry_after
+        # Whoever catches that nobody knows the outcome reads the session again, and decides.
+        if (decisive and not isinstance(error, OutcomeUnknown)) or _signs_in_or_out():
+            self.refused = True
+            self._fails_until = time.monotonic() + _UNDECIDED
+            self._state.declare(True)  # so that the middleware saves, which fails, too
 
     def turn(self) -> asyncio.Lock:
         """One task of a request after the other: the first loads the session, and none changes it while another's change
@@ -86,6 +68,30 @@ class Asking:
         if self._loop is not loop:
             self._loop, self._lock = loop, asyncio.Lock()
         return self._lock
+
+
+class _Question(AbstractContextManager[None]):
+    """A class, as each request has some of these."""
+
+    __slots__ = ("_asking", "_decisive", "_started")
+
+    def __init__(self, asking: Asking, decisive: bool) -> None:
+        self._asking, self._decisive, self._started = asking, decisive, time.monotonic()
+
+    def __enter__(self) -> None:
+        if (error := self._asking.failure_of_just_now()) is not None:
+            self._asking.failed(error, self._decisive)
+            raise error
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        asking = self._asking
+        asking.seconds += time.monotonic() - self._started
+        if error is None:
+            asking.failure = None
+        elif isinstance(error, StoreUnavailable):
+            asking.failed(error, self._decisive)
+        elif isinstance(error, SessionEnded):
+            raise SessionGone(str(error)) from error
 
 
 def _signs_in_or_out() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -14,16 +12,21 @@ from .store import SessionStore
 _serving: Final[ContextVar[HttpRequest | None]] = ContextVar("elasticache_sessions_request", default=None)
 
 
-@contextmanager
-def serving(request: HttpRequest) -> Iterator[None]:
+class serving:  # noqa: N801 - used as the function that it stands for
     """The block serves `request`, and whatever it calls, in threads that Django or asgiref start, too."""
-    before = _serving.get()  # a test client may be at work within a request
-    _serving.set(request)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_before", "_request")
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._before = _serving.get()  # a test client may be at work within a request
+        _serving.set(self._request)
+
+    def __exit__(self, *failure: object) -> None:
         # Not by a token, which only the very context takes that it was made in: asgiref copies contexts.
-        _serving.set(before)
+        _serving.set(self._before)
 
 
 def request_now(request: HttpRequest | None = None) -> HttpRequest | None:

@@ -156,27 +156,35 @@ class LazySession(SessionBase):
     def _get_session(self, no_load: bool = False, decisive: bool = False) -> Fields:
         self.accessed, self._state.just_read = True, False
         if self._is_wanting(decisive):
-            if self.session_key is None or no_load:
-                self._state.begin_unread(self._rules)
+            rules = self._rules
+            if self._state.key is None or no_load:
+                self._state.begin_unread(rules)
             else:
-                with self._reading():
-                    self._run(self._state.read(self._rules), decisive=decisive)
+                with _Reading(self, rules):
+                    self._run(self._state.read(rules), decisive=decisive)
         return self._session_cache
 
     async def _aget_session(self, no_load: bool = False, decisive: bool = False) -> Fields:
         self.accessed = True
         async with self._asking.turn():
-            if self._is_wanting(decisive) and self.session_key is not None and not no_load:
-                with self._reading(), self._asking.question(decisive=decisive):
-                    await self.managers().asynchronous.run(self._state.read(self._rules))
+            if self._is_wanting(decisive) and self._state.key is not None and not no_load:
+                rules = self._rules
+                with _Reading(self, rules), self._asking.question(decisive=decisive):
+                    await self.managers().asynchronous.run(self._state.read(rules))
             return self._get_session(no_load)
 
     def _is_wanting(self, decisive: bool) -> bool:
         """Whether the store must be asked. What decides (see `decides`) is not done to a session that went without it."""
         return self._state.core is None or (decisive and self._state.without)
 
-    def _reading(self) -> AbstractContextManager[None]:
-        return self._asking.reading(self._rules, or_without=self.anonymous)
+    def _goes_without(self, rules: Rules) -> bool:
+        """The store has just failed to give it. Whether the request goes on with an empty one, as it may unless it is about to
+        sign somebody in or out.
+        """
+        goes = self.anonymous and not self._asking.refused
+        if goes:
+            self._state.go_without(rules)
+        return goes
 
     _session = property(_get_session)
 
@@ -231,3 +239,15 @@ class LazySession(SessionBase):
         """Forget the content; the session stays, under its key. Asks the store nothing."""
         self._state.clear(self._rules)
         self.accessed = True
+
+
+class _Reading(AbstractContextManager[None]):
+    """The block reads a session, which may turn out to go without it. A class, as each request has some of these."""
+
+    __slots__ = ("_rules", "_session")
+
+    def __init__(self, session: LazySession, rules: Rules) -> None:
+        self._session, self._rules = session, rules
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        return isinstance(error, StoreUnavailable) and self._session._goes_without(self._rules)

@@ -135,9 +135,9 @@ def _settle(
     request: HttpRequest, response: HttpResponseBase, session: SessionStore
 ) -> Generator[Step, Any, HttpResponseBase]:
     modified, failure = session.modified, session.failure
-    route = request.resolver_match.url_name if request.resolver_match else None
-    by_name = signs_in_or_out(route, request.method, modified)
-    decides = session.decides or by_name
+    matters = modified or failure is not None  # whether anything hangs on what follows
+    by_name = matters and _by_name(request, modified)
+    decides = matters and (session.decides or by_name)
     try:
         if failure is not None and response.status_code >= 500:
             return response if isinstance(response, Unavailable) else _unavailable(failure, response)
@@ -175,6 +175,11 @@ def _settle(
         logger.warning("a request went on without its session: %s%s", failure, dropped)
         add_never_cache_headers(response)
     return response
+
+
+def _by_name(request: HttpRequest, modified: bool) -> bool:
+    route = request.resolver_match.url_name if request.resolver_match else None
+    return signs_in_or_out(route, request.method, modified)
 
 
 def _lacked_its_token(request: HttpRequest, response: HttpResponseBase) -> bool:
