@@ -11,7 +11,8 @@ from .clients.base import ABSENT, Conflict, Entry, Read, Stored, Write
 from .exceptions import DecodeError, StoreUnavailable
 from .record import REVISION_BYTES, Header, Kind, Record, following, includes, pack, unpack
 from .session import OWNED_ABSOLUTE_TIMEOUT, Rules, index_name
-from .settle import EAGER_ATTEMPTS, Event, Flow, step_back
+from .settle import Event, Flow, Sleep
+from .turns import Turns
 
 _ATTEMPTS: Final = 200
 # A list outlives the sessions on it by so much, in seconds: clocks differ.
@@ -68,12 +69,12 @@ class Next:
 
 def change(owner: bytes, decide: Callable[[OwnerList], Flow[Next | None]], rules: Rules) -> Flow[None]:
     """Store what `decide` makes of the newest list, until it holds; None leaves it as it is."""
-    key, revision = rules.index_key(owner), secrets.token_bytes(REVISION_BYTES)
+    key, revision, turns = rules.index_key(owner), secrets.token_bytes(REVISION_BYTES), Turns(rules.clock)
     found: OwnerList | None = None
     for attempt in range(_ATTEMPTS):
-        if attempt >= EAGER_ATTEMPTS:
-            yield step_back(attempt)
-        if found is None or attempt >= EAGER_ATTEMPTS:
+        if pause := turns.pause_before(attempt):
+            yield Sleep(pause)
+        if found is None or pause:
             found = yield from read(owner, rules)
         decision = yield from decide(found)
         if decision is None:

@@ -5,7 +5,6 @@ Generators, as `flows`: they yield commands, `Sleep` and `Event`, and never do I
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
@@ -15,12 +14,9 @@ from .clients.base import ABSENT, Command, Conflict, Entry, Look, Read, Scan, St
 from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavailable, ValueTooLarge
 from .record import KEPT_REVISIONS, REVISION_BYTES, Header, Kind, Record, following, includes, pack, unpack
 from .session import Rules, Session, end_of, handle_of, new_id, ttl_of
+from .turns import Turns
 
-# Conflicts answered at once, with what the conflict brought; after these the writer steps back for a moment
-# and reads again.
-EAGER_ATTEMPTS: Final = 4
 _ATTEMPTS: Final = 100
-_LONGEST_PAUSE: Final = 0.1
 # One that hangs costs half of what is left of TIMEOUT.
 _NODES_TRIED: Final = 3
 
@@ -72,11 +68,12 @@ def settle(
     if session_id is None or known is None:
         raise ValueError("only a stored session can be written to")
     current = known
-    key, revision, at_least = rules.key(session_id), secrets.token_bytes(REVISION_BYTES), 0
+    key, turns = rules.key(session_id), Turns(rules.clock)
+    revision, at_least = secrets.token_bytes(REVISION_BYTES), 0
     for attempt in range(_ATTEMPTS):
-        if attempt >= EAGER_ATTEMPTS:
-            yield step_back(attempt)
-        if token is None or attempt >= EAGER_ATTEMPTS:
+        if pause := turns.pause_before(attempt):
+            yield Sleep(pause)
+        if token is None or pause:
             entry = yield Read(key)
             current, token = yield from _survivor(entry, session_id, rules)
             if current.header.revision == known.header.revision:
@@ -113,11 +110,6 @@ def settle(
     raise StoreUnavailable(
         f"the session changed {_ATTEMPTS} times while this change waited for its turn. Try again."
     )
-
-
-def step_back(attempt: int) -> Sleep:
-    """For a writer whom others have been faster than, so many times."""
-    return Sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * attempt)))
 
 
 _UNKNOWN: Final = (

@@ -153,7 +153,7 @@ def test_a_write_that_conflicts_again_and_again_loses_nothing(bench: Bench, othe
     assert bench.load(session).fields == {"a": 0, "mine": 1} | {
         f"other-{number}": 1 for number in range(others)
     }
-    assert bench.slept == max(0, others - 3)
+    assert bench.slept == max(0, others - 1) // 3  # before the fifth attempt, and every third after it
 
 
 def test_a_write_that_never_gets_its_turn_gives_up_and_says_so(bench: Bench) -> None:

@@ -112,6 +112,7 @@ ORDER = [
     "clients.memcached_async",
     "clients.memcached",
     "clients.choice",
+    "turns",
     "settle",
     "seen",
     "owner_list",
