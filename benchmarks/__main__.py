@@ -1,30 +1,76 @@
-"""`python -m benchmarks`: starts the servers, measures, prints."""
+"""Measures what sessions cost, ours and those of every peer, on servers that it starts by itself. Prints tables; a whole run also
+writes results.json, the pictures, and the figures in docs/performance.md.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+from typing import Final
 
 from . import plan
 from .measure import blocks, measure
+from .results import Results, about
+
+ROOT: Final = Path(__file__).parents[1]
+ROUNDS: Final = 100
+QUICK: Final = 8
+REQUESTS: Final = 8
 
 
 def main() -> None:
+    asked = _arguments()
+    groups = plan.chosen(asked.only, asked.stacks)
+    if not groups:
+        sys.exit("nothing is called so: say --only 'flask read', say")
+    rounds = asked.rounds or (QUICK if asked.quick else ROUNDS)
+
+    from . import tables
+    from .servers import started
+
+    far = any(group.far for group in groups)
+    with started(far) as servers, tables.progress_bar(blocks(groups, rounds)) as (console, advance):
+        measured = []
+        for one in measure(groups, servers, rounds, REQUESTS, advance):
+            tables.show(console, one)
+            measured.append(one)
+    said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}
+    if servers.added is not None:
+        said["added by the way to the far store, µs"] = f"{servers.added:.0f}"
+    results = Results.of(measured, said)
+    tables.show_outcomes(console, results.targets)
+    for what, value in said.items():
+        console.print(f"{what}: {value}", highlight=False)
+    if asked.out or not (asked.only or asked.stacks or asked.rounds or asked.quick):
+        _publish(results, asked.out)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only", metavar="REGEX", help='of "flask read 200 B", "django-sliding change 200 B" …'
     )
     parser.add_argument("--stacks", metavar="REGEX", help='of "ours", "flask-session", "redis-cache" …')
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--requests", type=int, default=8, help="in a block")
-    asked = parser.parse_args()
-    groups = plan.chosen(asked.only, asked.stacks)
+    parser.add_argument(
+        "--rounds", type=int, help=f"how often each stack is asked; {ROUNDS} if you do not say"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds: for a first look")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and the pictures there")
+    return parser.parse_args()
 
-    from .servers import started
-    from .tables import progress_bar, show
 
-    with started() as servers, progress_bar(blocks(groups, asked.rounds)) as (console, advance):
-        for group, point, samples in measure(groups, servers, asked.rounds, asked.requests, advance):
-            show(console, group, point, samples)
+def _publish(results: Results, out: Path | None) -> None:
+    """Where they belong; or all into `out`, but for what would change a page."""
+    from . import pages, pictures
+
+    here = out or ROOT / "benchmarks"
+    here.mkdir(parents=True, exist_ok=True)
+    results.write(here / "results.json")
+    pictures.draw(results, out or ROOT / "docs" / "images")
+    if out is None:
+        page = ROOT / "docs" / "performance.md"
+        page.write_text(pages.filled(page.read_text(), results))
 
 
 if __name__ == "__main__":

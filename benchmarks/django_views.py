@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -62,14 +64,14 @@ def plain_login(request: HttpRequest) -> HttpResponse:
 
 
 class WithSessions:
-    urlpatterns = [
+    urlpatterns: ClassVar = [
         path(view.__name__.replace("_", "-"), view)
         for view in (begin, untouched, read, change, new_id, login, logout)
     ]
 
 
 class WithoutSessions:
-    urlpatterns = [
+    urlpatterns: ClassVar = [
         path("begin", plain_begin),
         path("read", plain_read),
         path("login", plain_login),

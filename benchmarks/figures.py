@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from .cases import Block
+from .plan import Group, Point
+from .stacks import PLAIN, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,11 @@ class Sample:
     """The mean, as what is computed now and then (collecting garbage, say) counts as well."""
 
     @classmethod
-    def of(cls, block: Block) -> Sample:
+    def of(cls, block: Block) -> Self:
         return cls(statistics.median(block.wall) / 1000, statistics.fmean(block.cpu) / 1000)
+
+    def __sub__(self, other: Sample) -> Sample:
+        return Sample(self.wall - other.wall, self.cpu - other.cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +38,45 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Self:
         if len(values) < 2:
             return cls(values[0], values[0], values[0])
         low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(middle, low, high)
 
 
-Rounds = Mapping[str, Sequence[Sample]]
-"""Of one case: the samples of each stack by its name, one for each round, in the same order for all."""
-
-
-def own(rounds: Rounds, stack: str, plain: str | None) -> list[Sample]:
-    """What a stack's sessions cost in each round: what it took more than the app without sessions did in the same round."""
-    if plain is None:
-        return list(rounds[stack])
-    pairs = zip(rounds[stack], rounds[plain], strict=True)
-    return [Sample(mine.wall - bare.wall, mine.cpu - bare.cpu) for mine, bare in pairs]
-
-
 def ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Of two costs in the same rounds: the ratio of their medians, between the quartiles of the rounds' own ratios."""
+    """Of two costs in the same rounds: the ratio of their medians, and the quartiles of the rounds' own ratios."""
     each = Spread.of([a / b for a, b in zip(mine, theirs, strict=True) if b > 0] or [float("nan")])
     return Spread(statistics.median(mine) / statistics.median(theirs), each.low, each.high)
+
+
+def difference(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """The same of how much more `mine` is."""
+    each = Spread.of([a - b for a, b in zip(mine, theirs, strict=True)])
+    return Spread(statistics.median(mine) - statistics.median(theirs), each.low, each.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One point of one group: of each stack by its name the samples, one for each round."""
+
+    group: Group
+    point: Point
+    samples: Mapping[str, Sequence[Sample]]
+
+    def stacks(self) -> Iterator[Stack]:
+        return (stack for stack in self.group.stacks if stack.name in self.samples)
+
+    def own(self, stack: Stack) -> list[Sample]:
+        """What the stack's sessions cost in each round: what it took more than the app without sessions did in the same one.
+        Where there is no app, all that it took.
+        """
+        mine = self.samples[stack.name]
+        if not stack.has_an_app:
+            return list(mine)
+        return [one - bare for one, bare in zip(mine, self.samples[PLAIN], strict=True)]
+
+    def rates(self, stack: Stack) -> list[float]:
+        """Requests per second in each round, by all that they took."""
+        return [1e6 / sample.wall for sample in self.samples[stack.name]]

@@ -57,9 +57,11 @@ def _asked(
     site: Site,
     new_id: Verb = _nothing,
     login: Callable[[str], object] | None = None,
-    logout: Verb = lambda: session.clear(),
+    logout: Verb | None = None,
 ) -> WsgiAsked:
-    """The views of an app that has sessions. Where a session knows nothing of users, to log in is to get a new id."""
+    """The views of an app that has sessions. Where those know nothing of users, to log in is to get a new id, and to log out to
+    empty the session.
+    """
 
     @app.get("/begin")
     def begin() -> str:
@@ -99,7 +101,7 @@ def _asked(
 
     @app.get("/logout")
     def leave() -> str:
-        logout()
+        session.clear() if logout is None else logout()
         return "ok"
 
     return WsgiAsked(app)

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .cases import Ask
 from .crew import Crew
-from .figures import Sample
+from .figures import Measured, Sample
 from .plan import Group, Point
 from .servers import Servers
 
-Result = tuple[Group, Point, dict[str, list[Sample]]]
-
 
 def measure(
-    groups: list[Group], servers: Servers, rounds: int, requests: int, progress: Callable[[str], None]
-) -> Iterator[Result]:
+    groups: Sequence[Group], servers: Servers, rounds: int, requests: int, progress: Callable[[str], None]
+) -> Iterator[Measured]:
     """Calls `progress` once a block."""
     dice = random.Random(7)
     for group in groups:
-        with Crew(group.stacks, servers.site(group.sliding)) as crew:
+        with Crew(group.stacks, servers.site(group)) as crew:
             for point in group.points:
-                who = [stack.name for stack in group.stacks if stack.can(point.case, point.size)]
-                samples: dict[str, list[Sample]] = {name: [] for name in who}
-                ask = Ask(point.case, point.size, requests)
-                for _ in range(rounds):
-                    for name in dice.sample(who, len(who)):
+                samples: dict[str, list[Sample]] = {name: [] for name in _who(group, point)}
+                ask = Ask(point.case, point.size, group.requests(requests), group.at_once)
+                for _ in range(group.rounds(rounds)):
+                    for name in dice.sample(list(samples), len(samples)):
                         samples[name].append(Sample.of(crew.run(name, ask)))
                         progress(f"{group.name} {point.name}")
-                yield group, point, samples
+                yield Measured(group, point, samples)
 
 
-def blocks(groups: list[Group], rounds: int) -> int:
+def blocks(groups: Sequence[Group], rounds: int) -> int:
     """How often `measure` will call `progress`."""
-    return rounds * sum(
-        stack.can(point.case, point.size)
-        for group in groups
-        for point in group.points
-        for stack in group.stacks
-    )
+    return sum(group.rounds(rounds) * len(_who(group, point)) for group in groups for point in group.points)
+
+
+def _who(group: Group, point: Point) -> list[str]:
+    return [stack.name for stack in group.stacks if stack.can(point.case, point.size)]

@@ -8,7 +8,7 @@ from typing import Final
 
 from .cases import CASES, CHANGE, READ, UNTOUCHED, Case
 from .payloads import LARGE, MEDIUM, SIZES, SMALL
-from .stacks import BY_IDLE_TIMEOUT, DJANGO, FLASK, FLOOR, PLAIN, Stack
+from .stacks import BY_IDLE_TIMEOUT, DJANGO, FLASK, FLOOR, LAYERS, PLAIN, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Stacks in one framework, which answer the same points in the same rounds."""
+    """Stacks that answer the same points in the same rounds."""
 
     name: str
     title: str
@@ -34,32 +34,47 @@ class Group:
     sliding: bool = False
     far: bool = False
     """Whether the store is a millisecond away."""
+    at_once: int = 1
+    """How many requests are under way at a time; where it is more than one, they are asked by ASGI."""
+    share: float = 1.0
+    """Of the rounds: fewer do where a block takes long."""
+
+    @property
+    def asynchronous(self) -> bool:
+        return self.at_once > 1
+
+    def rounds(self, rounds: int) -> int:
+        return max(2, round(rounds * self.share))
+
+    def requests(self, requests: int) -> int:
+        """In a block."""
+        return 4 * self.at_once if self.asynchronous else requests
 
 
-SMALL_POINTS: Final = tuple(Point(case, SMALL) for case in CASES.values())
-LARGER: Final = tuple(Point(case, size) for size in (MEDIUM, LARGE) for case in (READ, CHANGE))
-SLIDING: Final = tuple(Point(case, SMALL) for case in (UNTOUCHED, READ, CHANGE))
+def _points(sizes: tuple[int, ...], *cases: Case) -> tuple[Point, ...]:
+    return tuple(Point(case, size) for size in sizes for case in cases)
 
 
 def _named(stacks: tuple[Stack, ...], *names: str) -> tuple[Stack, ...]:
-    return tuple(stack for stack in stacks if stack.name in names)
+    return tuple(stack for stack in stacks if stack.name in (PLAIN, *names))
 
+
+ALL: Final = (*_points((SMALL,), *CASES.values()), *_points((MEDIUM, LARGE), READ, CHANGE))
+SLIDING: Final = _points((SMALL,), UNTOUCHED, READ, CHANGE)
+FAR: Final = _points((SMALL,), READ, CHANGE)
+FLASK_SLIDING: Final = "ours", "ours-memcached", "flask-session", "flask-session-memcached", "signed-cookie"
+FLASK_FAR: Final = "ours", "ours-memcached", "flask-session", "flask-session-memcached"
+DJANGO_FAR: Final = "ours", "ours-memcached", "redis-cache", "django-redis"
+ASGI: Final = "ours", "ours-memcached", "redis-cache", "django-redis", "pymemcache-cache"
+AT_ONCE: Final = 50
 
 GROUPS: Final = (
-    Group("flask", "Flask", (*FLASK, *FLOOR), SMALL_POINTS + LARGER),
-    Group("django", "Django", (*DJANGO, *FLOOR), SMALL_POINTS + LARGER),
+    Group("flask", "Flask", (*FLASK, *LAYERS, *FLOOR), ALL),
+    Group("django", "Django", (*DJANGO, *FLOOR), ALL),
     Group(
         "flask-sliding",
-        "Flask, permanent sessions, refreshed with each request",
-        _named(
-            FLASK,
-            PLAIN,
-            "ours",
-            "ours-memcached",
-            "flask-session",
-            "flask-session-memcached",
-            "signed-cookie",
-        ),
+        "Flask, permanent sessions, refreshed",
+        _named(FLASK, *FLASK_SLIDING),
         SLIDING,
         sliding=True,
     ),
@@ -69,6 +84,30 @@ GROUPS: Final = (
         (*(stack for stack in DJANGO if stack.name != "ours-encrypted"), BY_IDLE_TIMEOUT),
         SLIDING,
         sliding=True,
+    ),
+    Group(
+        "flask-far",
+        "Flask, store 1 ms away",
+        (*_named(FLASK, *FLASK_FAR), *_named(FLOOR, "redis-py", "pymemcache", "socket")),
+        FAR,
+        far=True,
+        share=0.4,
+    ),
+    Group(
+        "django-far",
+        "Django, store 1 ms away",
+        (*_named(DJANGO, *DJANGO_FAR), *_named(FLOOR, "redis-py", "pymemcache", "socket")),
+        FAR,
+        far=True,
+        share=0.4,
+    ),
+    Group(
+        "asgi",
+        f"Django under ASGI, {AT_ONCE} requests at once",
+        _named(DJANGO, *ASGI),
+        (*_points((SMALL,), READ, CHANGE), *_points((MEDIUM,), READ)),
+        at_once=AT_ONCE,
+        share=0.2,
     ),
 )
 

@@ -15,6 +15,8 @@ class Site:
     memcached_port: int
     sliding: bool = False
     """Whether each request prolongs the session, its cookie included."""
+    asynchronous: bool = False
+    """Whether the app is served by ASGI, and its views are natively asynchronous."""
 
     def url(self, memcached: bool = False) -> str:
         """As this package is told."""

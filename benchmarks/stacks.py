@@ -11,7 +11,8 @@ from .cases import CHANGE, READ, Asked, Case
 from .payloads import LARGE
 from .sites import Site
 
-Kind = Literal["plain", "ours", "peer", "floor"]
+Kind = Literal["plain", "ours", "peer", "floor", "layer"]
+"""The app without sessions; ours, and others', which it is subtracted from; a bare client; this package without a framework."""
 PLAIN: Final = "plain"
 
 
@@ -22,8 +23,17 @@ class Stack:
     kind: Kind
     build: Callable[[Site], Asked]
 
+    @property
+    def has_an_app(self) -> bool:
+        """Whose cost without sessions is to be subtracted."""
+        return self.kind in ("ours", "peer")
+
+    @property
+    def on_memcached(self) -> bool:
+        return "memcache" in self.name or "pylibmc" in self.name
+
     def can(self, case: Case, size: int) -> bool:
-        if self.kind == "floor":
+        if self.kind in ("floor", "layer"):
             return case in (READ, CHANGE)
         return size < LARGE or "cookie" not in self.name  # which browsers would not keep
 
@@ -38,6 +48,10 @@ def _django(function: str, **options: object) -> Callable[[Site], Asked]:
 
 def _floor(function: str) -> Callable[[Site], Asked]:
     return partial(_build, "floor", function, {})
+
+
+def _layer(function: str, **options: object) -> Callable[[Site], Asked]:
+    return partial(_build, "layers", function, options)
 
 
 def _build(module: str, function: str, options: dict[str, object], site: Site) -> Asked:
@@ -55,6 +69,12 @@ FLOOR: Final = (
     Stack("valkey-py", "bare valkey-py + libvalkey", "floor", _floor("valkey_py")),
     Stack("pymemcache", "bare pymemcache", "floor", _floor("pymemcache")),
     Stack("socket", "raw socket to Valkey", "floor", _floor("raw_socket")),
+)
+LAYERS: Final = (
+    Stack("our-client", "our client, Valkey", "layer", _layer("client")),
+    Stack("our-manager", "our manager, Valkey", "layer", _layer("manager")),
+    Stack("our-client-memcached", "our client, Memcached", "layer", _layer("client", memcached=True)),
+    Stack("our-manager-memcached", "our manager, Memcached", "layer", _layer("manager", memcached=True)),
 )
 FLASK: Final = (
     Stack(PLAIN, "Flask without sessions", "plain", _flask("plain")),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .figures import Rounds, Spread, own, ratio
-from .plan import Group, Point
-from .stacks import PLAIN
+from .figures import Measured, ratio
+from .results import table as of
+from .stacks import Stack
+from .targets import Outcome
 
 
 @contextmanager
@@ -22,23 +23,49 @@ def progress_bar(blocks: int) -> Iterator[tuple[Console, Callable[[str], None]]]
         yield bar.console, lambda what: bar.update(task, advance=1, description=what)
 
 
-def show(console: Console, group: Group, point: Point, rounds: Rounds) -> None:
-    table = Table(title=f"{group.title}: {point.name}", title_justify="left")
-    table.add_column("stack")
-    for heading in ("own µs", "quartiles", "CPU µs", "ours is"):
-        table.add_column(heading, justify="right")
-    walls = {}
-    for stack in group.stacks:
-        if stack.name not in rounds:
-            continue
-        costs = own(rounds, stack.name, PLAIN if stack.kind in ("ours", "peer") else None)
-        walls[stack.name] = [cost.wall for cost in costs]
-        wall, cpu = Spread.of(walls[stack.name]), Spread.of([cost.cpu for cost in costs])
-        mine = "ours-memcached" if "memcache" in stack.name or "pylibmc" in stack.name else "ours"
-        compared = ""
-        if stack.kind in ("peer", "floor") and mine in walls:
-            times = ratio(walls[mine], walls[stack.name])
-            compared = f"{times.median:.2f} ({times.low:.2f}–{times.high:.2f})"
-        quartiles = f"{wall.low:.0f}–{wall.high:.0f}"
-        table.add_row(stack.title, f"{wall.median:.0f}", quartiles, f"{cpu.median:.0f}", compared)
+def show(console: Console, measured: Measured) -> None:
+    """One point: each stack's own cost, and what ours is of it."""
+    found = of(measured)
+    headings = (
+        ("requests/s", "µs", "CPU µs", "ours is")
+        if found.at_once > 1
+        else ("own µs", "quartiles", "CPU µs", "ours is")
+    )
+    table = _table(f"{found.title}: {found.point}", ("stack",), headings)
+    for stack, cost in zip(measured.stacks(), found.costs, strict=True):
+        cells: tuple[str, ...] = (f"{cost.own:.0f}", f"{cost.low:.0f} … {cost.high:.0f}")
+        if found.at_once > 1:
+            cells = (f"{1e6 / cost.total:.0f}", f"{cost.total:.0f}")
+        table.add_row(stack.title, *cells, f"{cost.cpu:.0f}", _ours_by(measured, stack))
     console.print(table)
+
+
+def _ours_by(measured: Measured, stack: Stack) -> str:
+    """What our own cost is of that stack's, on the same kind of server."""
+    by_name = {one.name: one for one in measured.stacks()}
+    mine = by_name.get("ours-memcached" if stack.on_memcached else "ours")
+    if mine is None or stack.kind not in ("peer", "floor"):
+        return ""
+    if measured.group.asynchronous:
+        times = ratio(measured.rates(mine), measured.rates(stack))
+    else:
+        times = ratio(*([sample.wall for sample in measured.own(one)] for one in (mine, stack)))
+    return f"{times.median:.2f} ({times.low:.2f} … {times.high:.2f})"
+
+
+def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    table = _table(
+        "What was to be reached", ("case", "against"), ("limit", "measured", "quartiles", "reached")
+    )
+    for one in outcomes:
+        table.add_row(one.case, one.against, *one.words(), "[green]yes[/]" if one.reached else "[red]no[/]")
+    console.print(table)
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,119 @@
+"""The figures in docs/performance.md, between marks, so that they are always those of `results.json`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from .results import Results, Table
+
+LEFT_OUT: Final = ("plain", "layer")
+
+
+def filled(page: str, results: Results) -> str:
+    """The page, with what stands between each pair of marks written anew."""
+    for name, block in BLOCKS.items():
+        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+        before, found, rest = page.partition(begin)
+        if found:
+            page = (
+                before
+                + begin
+                + "".join(f"{line}\n" for line in block(results))
+                + end
+                + rest.partition(end)[2]
+            )
+    return page
+
+
+def targets(results: Results) -> Iterator[str]:
+    yield "| case | against | aim | measured | quartiles | reached |"
+    yield "|---|---|---|---|---|---|"
+    for one in results.targets:
+        yield f"| {one.case} | {one.against} | {' | '.join(one.words())} | {'yes' if one.reached else '**no**'} |"
+
+
+def costs(group: str, *points: str) -> Callable[[Results], Iterator[str]]:
+    """What each stack costs of its own in µs, a column for each point."""
+
+    def block(results: Results) -> Iterator[str]:
+        tables = [table for table in results.tables if table.group == group and table.point in points]
+        yield f"| {' | '.join(['own cost, µs', *(table.point for table in tables)])} |"
+        yield "|---|" + "---:|" * len(tables)
+        for stack, title in _stacks(tables):
+            cells = [_cell(table, stack) for table in tables]
+            bold = "**" if stack.startswith("ours") else ""
+            yield f"| {bold}{title}{bold} | {' | '.join(cells)} |"
+
+    return block
+
+
+def rates(results: Results) -> Iterator[str]:
+    tables = [table for table in results.tables if table.at_once > 1]
+    yield f"| {' | '.join(['requests per second', *(table.point for table in tables)])} |"
+    yield "|---|" + "---:|" * len(tables)
+    for stack, title in _stacks(tables, left_out=()):
+        found = [next((cost for cost in table.costs if cost.stack == stack), None) for table in tables]
+        yield f"| {title} | {' | '.join(f'{1e6 / cost.total:,.0f}' if cost else '' for cost in found)} |"
+
+
+def layers(results: Results) -> Iterator[str]:
+    """Where the time of our own goes: the floor, the client, the manager, the framework's adapter."""
+    tables = [results.table("flask", point) for point in ("read 200 B", "change 200 B")]
+    shown = ("socket", "redis-py", "our-client", "our-manager", "ours")
+    yield "| µs | read 200 B | CPU | change 200 B | CPU |"
+    yield "|---|---:|---:|---:|---:|"
+    for stack in shown:
+        found = [table.cost(stack) for table in tables]
+        title = "ours in Flask" if stack == "ours" else found[0].title
+        yield f"| {title} | {' | '.join(f'{cost.own:.0f} | {cost.cpu:.0f}' for cost in found)} |"
+
+
+def about(results: Results) -> Iterator[str]:
+    said = results.about
+    yield f"{said['date']}, commit {said['commit']}: {said['processor']}, {said['system']}, Python {said['python']};"
+    known = ("date", "commit", "processor", "system", "python")
+    yield ", ".join(f"{name} {value}" for name, value in said.items() if name not in known) + "."
+
+
+def _stacks(tables: list[Table], left_out: tuple[str, ...] = LEFT_OUT) -> list[tuple[str, str]]:
+    found = {cost.stack: cost.title for table in tables for cost in table.costs if cost.kind not in left_out}
+    return list(found.items())
+
+
+def _cell(table: Table, stack: str) -> str:
+    return next((f"{cost.own:.0f}" for cost in table.costs if cost.stack == stack), "–")
+
+
+_SMALL: Final = (
+    "untouched 200 B",
+    "read 200 B",
+    "change 200 B",
+    "new-id 200 B",
+    "login 200 B",
+    "logout 200 B",
+)
+_LARGER: Final = ("read 2 KB", "change 2 KB", "read 50 KB", "change 50 KB")
+_SLIDING: Final = ("untouched 200 B", "read 200 B", "change 200 B")
+_FAR: Final = ("read 200 B", "change 200 B")
+
+BLOCKS: Final[dict[str, Callable[[Results], Iterator[str]]]] = {
+    "targets": targets,
+    "flask": costs("flask", *_SMALL),
+    "flask-larger": costs("flask", *_LARGER),
+    "flask-sliding": costs("flask-sliding", *_SLIDING),
+    "flask-far": costs("flask-far", *_FAR),
+    "django": costs("django", *_SMALL),
+    "django-larger": costs("django", *_LARGER),
+    "django-sliding": costs("django-sliding", *_SLIDING),
+    "django-far": costs("django-far", *_FAR),
+    "asgi": rates,
+    "layers": layers,
+    "about": about,
+}
+
+
+def marks(page: str) -> set[str]:
+    """The blocks that a page has room for."""
+    return set(re.findall(r"^<!-- ([\w-]+):begin -->$", page, re.MULTILINE))
