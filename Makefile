@@ -1,6 +1,6 @@
 # `make` says what there is to make. PYTHON=/path/to/python names the one for .venv, WORKERS=4 the test processes,
-# ARGS="-k cart" goes to pytest, STORE=memcached or STORE=memcached-cluster to the demo, which keeps its sessions in
-# valkey else.
+# ARGS="-k cart" goes to pytest, ARGS=--quick to the benchmarks; STORE=memcached or STORE=memcached-cluster to the demo,
+# which keeps its sessions in valkey else.
 
 PYTHON ?=
 WORKERS ?= 2
@@ -9,7 +9,7 @@ STORE ?= valkey
 PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean system
+.PHONY: help demo test test-all bench lint format clean system
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,10 @@ test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults
 	$(PYTEST) -m "not slow and not demo" --stores topologies --hypothesis-profile=few $(ARGS)
 	.venv/bin/python -m nox
 
+bench: .venv-bench/ready ## What sessions cost beside every peer, in some 10 minutes; ARGS=--quick for a first look
+	@bash .ci/prepare system memcached
+	.venv-bench/bin/python -m benchmarks $(ARGS)
+
 lint: .venv/ready ## ruff, mypy --strict, and cfn-lint for the CloudFormation templates
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -37,11 +41,14 @@ format: .venv/ready ## Put the code in order, as `make lint` wants it
 	.venv/bin/ruff format
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .nox .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage example_django_project/db.sqlite3*
+	rm -rf .venv .venv-bench .nox .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage example_django_project/db.sqlite3*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: pyproject.toml .ci/prepare
 	@PYTHON="$(PYTHON)" MAKECMDGOALS="$(MAKECMDGOALS)" bash .ci/prepare python
+
+.venv-bench/ready: pyproject.toml .ci/prepare
+	@PYTHON="$(PYTHON)" MAKECMDGOALS="$(MAKECMDGOALS)" bash .ci/prepare bench
 
 system:
 	@bash .ci/prepare system

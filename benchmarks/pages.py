@@ -83,7 +83,7 @@ def _stacks(tables: list[Table], left_out: tuple[str, ...] = LEFT_OUT) -> list[t
 
 
 def _cell(table: Table, stack: str) -> str:
-    return next((f"{cost.own:.0f}" for cost in table.costs if cost.stack == stack), "–")
+    return next((f"{cost.own:.0f}" for cost in table.costs if cost.stack == stack), "")
 
 
 _SMALL: Final = (

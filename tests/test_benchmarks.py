@@ -1,0 +1,143 @@
+"""The benchmark's own reckoning, without measuring anything: `make bench` measures."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pages, payloads, plan, results, targets
+from benchmarks.browser import Jar
+from benchmarks.cases import CASES, READ, Block
+from benchmarks.delay import delayed
+from benchmarks.figures import Measured, Sample, Spread, difference, ratio
+from benchmarks.payloads import SMALL
+from benchmarks.plan import Point
+
+ROOT = Path(__file__).parents[1]
+FLASK = next(group for group in plan.GROUPS if group.name == "flask")
+
+
+def measured(**walls: list[float]) -> Measured:
+    """What the stacks took to read in each round."""
+    samples = {
+        name.replace("_", "-"): [Sample(wall, wall / 2) for wall in mine] for name, mine in walls.items()
+    }
+    return Measured(FLASK, Point(READ, SMALL), samples)
+
+
+def test_a_block_is_its_median_and_what_was_computed_on_average() -> None:
+    assert Sample.of(Block((1_000, 2_000, 900_000), (1_000, 1_000, 4_000))) == Sample(2.0, 2.0)
+
+
+def test_what_the_app_costs_without_sessions_is_subtracted_round_by_round() -> None:
+    one = measured(plain=[100, 200], ours=[150, 260], redis_py=[50, 60])
+    own = {stack.name: [sample.wall for sample in one.own(stack)] for stack in one.stacks()}
+    assert own == {"plain": [100, 200], "ours": [50, 60], "redis-py": [50, 60]}
+
+
+def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_rounds() -> None:
+    assert ratio([10, 20, 90], [20, 40, 60]) == Spread(0.5, 0.5, 1.0)
+    assert difference([10, 20, 90], [20, 40, 60]) == Spread(-20, -15, 10)
+
+
+def test_a_round_in_which_noise_outweighed_the_peers_cost_spoils_no_ratio() -> None:
+    assert ratio([10, 10, 10], [20, -1, 20]).high == 0.5
+
+
+def test_every_target_is_of_something_that_is_measured() -> None:
+    points = {f"{group.name} {point.name}": (group, point) for group in plan.GROUPS for point in group.points}
+    for target in targets.TARGETS:
+        group, point = points[target.where]
+        able = {stack.name for stack in group.stacks if stack.can(point.case, point.size)}
+        assert {target.mine, target.theirs} <= able, target
+        assert (target.by == "rate") == group.asynchronous
+
+
+def test_outcomes_say_what_was_reached() -> None:
+    one = measured(plain=[100] * 3, ours=[140] * 3, flask_session=[200] * 3, redis_py=[60] * 3)
+    read, cpu = targets.outcomes([one])
+    assert (read.case, read.against, read.measured, read.reached) == (
+        "read, 200 B",
+        "Flask-Session as it comes",
+        0.4,
+        True,
+    )
+    assert (cpu.by, cpu.measured, cpu.reached) == ("CPU", -10, True)
+    slower = targets.Outcome("", "", "rate", 3.0, 2.9, 2.8, 3.0)
+    assert not slower.reached
+    assert slower.words() == ("at least 3.00 times", "2.90 times", "2.80 times … 3.00 times")
+
+
+def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+    one = measured(plain=[100.0, 100.0], ours=[140.0, 140.0], flask_session=[200.0, 200.0])
+    said = results.Results.of([one], results.about())
+    said.write(tmp_path / "results.json")
+    assert results.Results.read(tmp_path / "results.json") == said
+
+
+def test_a_part_of_the_plan_can_be_chosen() -> None:
+    (group,) = plan.chosen("^flask read 2", "^ours$")
+    assert [point.name for point in group.points] == ["read 200 B", "read 2 KB"]
+    assert [stack.name for stack in group.stacks] == ["plain", "ours"]
+    assert plan.chosen("nobody asks", None) == []
+
+
+def test_each_payload_is_as_large_as_it_says_and_the_same_each_time() -> None:
+    for size in payloads.SIZES:
+        content = payloads.content(size)
+        assert size * 0.9 < len(json.dumps(content)) <= size * 1.1
+        assert content == payloads.content(size)
+        assert content["name"] == payloads.NAME
+
+
+def test_a_browser_keeps_and_forgets_cookies() -> None:
+    jar = Jar()
+    jar.keep("session=abc; HttpOnly; Path=/")
+    jar.keep("other=1")
+    jar.keep("session=; Max-Age=0; Path=/")
+    assert jar.header == "other=1"
+
+
+def test_the_long_way_hands_on_all_that_it_gets_in_order() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as echo:
+
+        def answer() -> None:
+            connection, _ = echo.accept()
+            with connection:
+                while data := connection.recv(65_536):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with delayed(echo.getsockname()[1], 0.002) as port:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                sent = b"".join(number.to_bytes(4, "big") for number in range(20_000))
+                connection.sendall(sent)
+                got = b""
+                while len(got) < len(sent):
+                    got += connection.recv(65_536)
+            thread.join(10)
+    assert got == sent
+    assert not thread.is_alive()  # the end of the connection was handed on as well
+
+
+# docs/performance.md
+
+
+def test_the_page_has_a_place_for_each_block_and_no_other() -> None:
+    assert pages.marks((ROOT / "docs" / "performance.md").read_text()) == set(pages.BLOCKS)
+
+
+def test_the_page_says_what_the_last_whole_run_found() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert page == pages.filled(page, results.Results.read(ROOT / "benchmarks" / "results.json"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_is_measured_in_both_frameworks(case: str) -> None:
+    points = {(group.name, point.case.name) for group in plan.GROUPS for point in group.points}
+    assert {("flask", case), ("django", case)} <= points
