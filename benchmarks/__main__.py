@@ -15,7 +15,7 @@ from .results import Results, about
 
 ROOT: Final = Path(__file__).parents[1]
 ROUNDS: Final = 100
-QUICK: Final = 8
+QUICK: Final = 4
 REQUESTS: Final = 8
 
 

@@ -67,9 +67,30 @@ def pymemcache(site: Site) -> Floor:
     return Floor(client.get, lambda key, value: client.set(key, value, expire=LIFETIME))
 
 
-def raw_socket(site: Site) -> Floor:
+def _connection(site: Site) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", site.valkey_port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def hiredis_socket(site: Site) -> Floor:
+    """A socket and hiredis, with nothing around them: what our own client stands on."""
+    import hiredis
+
+    connection, reader = _connection(site), hiredis.Reader()
+
+    def ask(*words: Any) -> Any:
+        connection.sendall(hiredis.pack_command(words))
+        while (reply := reader.gets()) is False:
+            reader.feed(connection.recv(65_536))
+        return reply
+
+    return Floor(lambda key: ask("GET", key), lambda key, value: ask("SET", key, value, "EX", LIFETIME))
+
+
+def raw_socket(site: Site) -> Floor:
+    """The same with the least that Python can do to read these two replies."""
+    connection = _connection(site)
 
     def get(key: str) -> bytes:
         connection.sendall(b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key.encode()))

@@ -61,7 +61,7 @@ def rates(results: Results) -> Iterator[str]:
 def layers(results: Results) -> Iterator[str]:
     """Where the time of our own goes: the floor, the client, the manager, the framework's adapter."""
     tables = [results.table("flask", point) for point in ("read 200 B", "change 200 B")]
-    shown = ("socket", "redis-py", "our-client", "our-manager", "ours")
+    shown = ("hiredis", "redis-py", "our-client", "our-manager", "ours")
     yield "| µs | read 200 B | CPU | change 200 B | CPU |"
     yield "|---|---:|---:|---:|---:|"
     for stack in shown:

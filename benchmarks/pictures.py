@@ -72,7 +72,7 @@ def _bars(axes: Any, title: str, results: Results, rows: Bars, stacks: tuple[str
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.12)
     axes.set_title(title, loc="left", color=INK)
-    axes.legend(frameon=False, loc="lower right", labelcolor=INK)
+    axes.legend(frameon=False, loc="upper right", labelcolor=INK)
     _bare(axes)
 
 

@@ -68,6 +68,7 @@ FLOOR: Final = (
     Stack("redis-py", "bare redis-py", "floor", _floor("redis_py")),
     Stack("valkey-py", "bare valkey-py + libvalkey", "floor", _floor("valkey_py")),
     Stack("pymemcache", "bare pymemcache", "floor", _floor("pymemcache")),
+    Stack("hiredis", "socket and hiredis", "floor", _floor("hiredis_socket")),
     Stack("socket", "raw socket to Valkey", "floor", _floor("raw_socket")),
 )
 LAYERS: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,9 +19,11 @@ from .targets import Outcome
 @contextmanager
 def progress_bar(blocks: int) -> Iterator[tuple[Console, Callable[[str], None]]]:
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
+    # Where nobody looks (a file, a log), a line may be as long as it likes.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("starting", total=blocks)
-        yield bar.console, lambda what: bar.update(task, advance=1, description=what)
+        yield console, lambda what: bar.update(task, advance=1, description=what)
 
 
 def show(console: Console, measured: Measured) -> None:

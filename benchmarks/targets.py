@@ -55,12 +55,15 @@ _REDIS_CACHE: Final = "Django cache + RedisCache"
 _SAVED: Final = f"{_REDIS_CACHE}, SESSION_SAVE_EVERY_REQUEST"
 _AS_IT_COMES: Final = "Flask-Session as it comes"
 _STILL: Final = "Flask-Session, refresh off"
+_GET: Final = "a bare GET by redis-py"
+_SAME_DRIVER: Final = "a bare GET by socket and hiredis"
 
 TARGETS: Final = (
     Target("untouched, with a cookie", _AS_IT_COMES, 0.10, "flask untouched 200 B", "flask-session"),
     Target("untouched, with a cookie", _STILL, 0.10, "flask untouched 200 B", "flask-session-still"),
     Target("read, 200 B", _AS_IT_COMES, 0.45, "flask read 200 B", "flask-session"),
     Target("read, 200 B", _REDIS_CACHE, 0.65, "django read 200 B", "redis-cache"),
+    Target("read, 200 B (aim with libvalkey)", _REDIS_CACHE, 0.58, "django read 200 B", "redis-cache"),
     Target("read, sliding expiry", _SAVED, 0.28, "django-sliding read 200 B", "redis-cache"),
     Target(
         "read, sliding by IDLE_TIMEOUT", _SAVED, 0.28, "django-sliding read 200 B", "redis-cache", "ours-idle"
@@ -105,17 +108,10 @@ TARGETS: Final = (
         "django-far change 200 B",
         "redis-py",
     ),
-    Target(
-        "CPU of a read, Flask, 200 B", "a bare GET by redis-py", 40, "flask read 200 B", "redis-py", by="CPU"
-    ),
-    Target(
-        "CPU of a read, Django, 200 B",
-        "a bare GET by redis-py",
-        40,
-        "django read 200 B",
-        "redis-py",
-        by="CPU",
-    ),
+    Target("CPU of a read, Flask, 200 B", _GET, 40, "flask read 200 B", "redis-py", by="CPU"),
+    Target("CPU of a read, Flask, 200 B", _SAME_DRIVER, 40, "flask read 200 B", "hiredis", by="CPU"),
+    Target("CPU of a read, Django, 200 B", _GET, 40, "django read 200 B", "redis-py", by="CPU"),
+    Target("CPU of a read, Django, 200 B", _SAME_DRIVER, 40, "django read 200 B", "hiredis", by="CPU"),
 )
 
 
