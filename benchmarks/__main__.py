@@ -26,24 +26,33 @@ def main() -> None:
         sys.exit("nothing is called so: say --only 'flask read', say")
     rounds = asked.rounds or (QUICK if asked.quick else ROUNDS)
 
-    from . import tables
+    from . import pages, pictures, tables
     from .servers import started
 
+    said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}
     far = any(group.far for group in groups)
     with started(far) as servers, tables.progress_bar(blocks(groups, rounds)) as (console, advance):
         measured = []
         for one in measure(groups, servers, rounds, REQUESTS, advance):
             tables.show(console, one)
             measured.append(one)
-    said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}
     if servers.added is not None:
         said["added by the way to the far store, µs"] = f"{servers.added:.0f}"
     results = Results.of(measured, said)
     tables.show_outcomes(console, results.targets)
     for what, value in said.items():
         console.print(f"{what}: {value}", highlight=False)
-    if asked.out or not (asked.only or asked.stacks or asked.rounds or asked.quick):
-        _publish(results, asked.out)
+    whole = not (asked.only or asked.stacks)
+    if asked.out:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        results.write(asked.out / "results.json")
+        if whole:
+            pictures.draw(results, asked.out)
+    elif whole and not (asked.rounds or asked.quick):
+        results.write(ROOT / "benchmarks" / "results.json")
+        pictures.draw(results, ROOT / "docs" / "images")
+        page = ROOT / "docs" / "performance.md"
+        page.write_text(pages.filled(page.read_text(), results))
 
 
 def _arguments() -> argparse.Namespace:
@@ -58,19 +67,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds: for a first look")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and the pictures there")
     return parser.parse_args()
-
-
-def _publish(results: Results, out: Path | None) -> None:
-    """Where they belong; or all into `out`, but for what would change a page."""
-    from . import pages, pictures
-
-    here = out or ROOT / "benchmarks"
-    here.mkdir(parents=True, exist_ok=True)
-    results.write(here / "results.json")
-    pictures.draw(results, out or ROOT / "docs" / "images")
-    if out is None:
-        page = ROOT / "docs" / "performance.md"
-        page.write_text(pages.filled(page.read_text(), results))
 
 
 if __name__ == "__main__":

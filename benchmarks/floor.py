@@ -67,8 +67,8 @@ def pymemcache(site: Site) -> Floor:
     return Floor(client.get, lambda key, value: client.set(key, value, expire=LIFETIME))
 
 
-def _connection(site: Site) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", site.valkey_port))
+def _connection(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -77,7 +77,7 @@ def hiredis_socket(site: Site) -> Floor:
     """A socket and hiredis, with nothing around them: what our own client stands on."""
     import hiredis
 
-    connection, reader = _connection(site), hiredis.Reader()
+    connection, reader = _connection(site.valkey_port), hiredis.Reader()
 
     def ask(*words: Any) -> Any:
         connection.sendall(hiredis.pack_command(words))
@@ -90,7 +90,7 @@ def hiredis_socket(site: Site) -> Floor:
 
 def raw_socket(site: Site) -> Floor:
     """The same with the least that Python can do to read these two replies."""
-    connection = _connection(site)
+    connection = _connection(site.valkey_port)
 
     def get(key: str) -> bytes:
         connection.sendall(b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key.encode()))
@@ -110,5 +110,23 @@ def raw_socket(site: Site) -> Floor:
             % (len(key), key.encode(), len(value), value, len(lifetime), lifetime)
         )
         assert connection.recv(64) == b"+OK\r\n"
+
+    return Floor(get, put)
+
+
+def raw_memcached(site: Site) -> Floor:
+    connection = _connection(site.memcached_port)
+
+    def get(key: str) -> bytes:
+        connection.sendall(b"get %s\r\n" % key.encode())
+        reply = connection.recv(65_536)
+        while not reply.endswith(b"END\r\n"):
+            reply += connection.recv(65_536)
+        head, _, value = reply.partition(b"\r\n")
+        return value[: int(head.rpartition(b" ")[2])] if head.startswith(b"VALUE") else b""
+
+    def put(key: str, value: bytes) -> None:
+        connection.sendall(b"set %s 0 %d %d\r\n%s\r\n" % (key.encode(), LIFETIME, len(value), value))
+        assert connection.recv(64) == b"STORED\r\n"
 
     return Floor(get, put)

@@ -71,9 +71,10 @@ def layers(results: Results) -> Iterator[str]:
 
 
 def about(results: Results) -> Iterator[str]:
+    """Where and with what it was measured."""
     said = results.about
-    yield f"{said['date']}, commit {said['commit']}: {said['processor']}, {said['system']}, Python {said['python']};"
     known = ("date", "commit", "processor", "system", "python")
+    yield f"{said['date']}, commit {said['commit']}: {said['processor']}, {said['system']}, Python {said['python']};"
     yield ", ".join(f"{name} {value}" for name, value in said.items() if name not in known) + "."
 
 

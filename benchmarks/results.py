@@ -89,11 +89,12 @@ def table(measured: Measured) -> Table:
 
 
 def about(names: Iterable[str] = NAMES) -> dict[str, str]:
-    """This machine, and what runs on it."""
+    """This machine, and what runs on it: `load` tells whether it had anything else to do."""
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "memcached": _output("memcached", "-V").removeprefix("memcached "),

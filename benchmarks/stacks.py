@@ -70,6 +70,7 @@ FLOOR: Final = (
     Stack("pymemcache", "bare pymemcache", "floor", _floor("pymemcache")),
     Stack("hiredis", "socket and hiredis", "floor", _floor("hiredis_socket")),
     Stack("socket", "raw socket to Valkey", "floor", _floor("raw_socket")),
+    Stack("socket-memcached", "raw socket to Memcached", "floor", _floor("raw_memcached")),
 )
 LAYERS: Final = (
     Stack("our-client", "our client, Valkey", "layer", _layer("client")),
