@@ -86,7 +86,9 @@ PARTS: Final[dict[str, Callable[[bool], dict[str, Rows]]]] = {
 
 
 def about() -> dict[str, str]:
-    found = {"machine": f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}"}
+    found = {
+        "machine": f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}"
+    }
     for flavour in (VALKEY_9_1, REDIS_7_0):
         with Server(flavour) as server:
             info = server.command("INFO", "server")
@@ -112,7 +114,9 @@ def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all, if none is named")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all, if none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="a first look, which is not kept")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):

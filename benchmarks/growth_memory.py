@@ -149,9 +149,7 @@ def _measured(job: Job, advance: Callable[[int], None]) -> tuple[list[Taken], li
 
 
 def _started(flavour: Flavour, stays: ExitStack) -> Server:
-    return stays.enter_context(
-        Server(flavour, *(("-m", "8192", "-I", "1m") if flavour is MEMCACHED else ()))
-    )
+    return stays.enter_context(Server(flavour, *(("-m", "8192", "-I", "1m") if flavour is MEMCACHED else ())))
 
 
 def _made(stack: Stack, job: Job, advance: Callable[[int], None]) -> Iterator[Kept]:

@@ -90,7 +90,8 @@ def signed_in(fields: dict[str, Any], rules: Rules) -> SignedIn:
                 written[asked.key] = asked
             asked = flow.send(Stored(asked.token) if isinstance(asked, Write) else None)
     except StopIteration:
-        assert session.id is not None and session.stored is not None
+        assert session.id is not None
+        assert session.stored is not None
         record = written.pop(rules.key(session.id))
         (listed,) = written.values()
         return SignedIn(session.stored.header, record, listed)

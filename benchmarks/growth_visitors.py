@@ -10,8 +10,34 @@ SIZES: Final = {200: "200 B", 2_000: "2 KB"}
 """By the mean size of their content as JSON. A session has between three quarters of it and five."""
 
 _WORDS: Final = (
-    *("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "indigo", "jasper", "karst", "lagoon"),
-    *("maple", "nectar", "onyx", "pebble", "quartz", "russet", "saffron", "timber", "umber", "violet", "willow", "zephyr"),
+    *(
+        "amber",
+        "basil",
+        "cedar",
+        "delta",
+        "ember",
+        "fjord",
+        "grove",
+        "heron",
+        "indigo",
+        "jasper",
+        "karst",
+        "lagoon",
+    ),
+    *(
+        "maple",
+        "nectar",
+        "onyx",
+        "pebble",
+        "quartz",
+        "russet",
+        "saffron",
+        "timber",
+        "umber",
+        "violet",
+        "willow",
+        "zephyr",
+    ),
 )
 
 

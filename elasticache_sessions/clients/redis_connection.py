@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -45,11 +46,8 @@ class Connection(redis.connection.Connection):
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         """All of them as one piece; `receive` as often."""
-        if hiredis is None:
-            pieces = self.pack_commands(commands)  # type: ignore[no-untyped-call]  # as above
-        else:
-            pieces = map(hiredis.pack_command, commands)
-        packed = OpaqueBytes(b"".join(pieces))
+        pieces: Any = self.pack_commands if hiredis is None else partial(map, hiredis.pack_command)
+        packed = OpaqueBytes(b"".join(pieces(commands)))
         try:
             self._sock.sendall(packed)
         except TimeoutError as error:
