@@ -120,7 +120,7 @@ def to_be_looked_after(header: Header, rules: Rules) -> Header:
     if not header.owned:
         return header
     hour = max(0, rules.now() - header.authenticated_at) // 3600 % 16
-    return header if header.looked_after == hour else replace(header, looked_after=hour)
+    return header if header.looked_after == hour else header._replace(looked_after=hour)
 
 
 def look_after(session: Session, rules: Rules) -> Flow[None]:

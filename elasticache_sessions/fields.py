@@ -35,14 +35,18 @@ class Fields(Discreet, dict[str, Any]):
     from_bytes: Callable[[bytes], Any] = staticmethod(codec.decode)
 
     def __init__(self, stored: Mapping[str, bytes] | None = None) -> None:
-        super().__init__()
+        stored = {} if stored is None else stored
+        super().__init__(dict.fromkeys(stored, _ENCODED))
         self.on_unreadable: Callable[[DecodeError], None] | None = None
-        self._take(stored or {})
+        self._begin(stored)
 
     def _take(self, stored: Mapping[str, bytes]) -> None:
         """Become what is stored: nothing decoded, nothing changed."""
         super().clear()
         super().update(dict.fromkeys(stored, _ENCODED))
+        self._begin(stored)
+
+    def _begin(self, stored: Mapping[str, bytes]) -> None:
         self._stored = stored
         # Assigned, or handed out and able to change in place: to be encoded again.
         self._open_ended: set[str] = set()

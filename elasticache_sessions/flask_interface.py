@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.http import parse_cookie
 
 from .exceptions import SessionEnded, StoreUnavailable
 from .flask_outage import answer_without, keep_from_caches, rewrite, says_what_did_not_happen
@@ -36,7 +37,9 @@ class ElastiCacheSessionInterface(SessionInterface):
         def origin() -> Origin:
             return Origin(request.headers.get("User-Agent", ""), request.remote_addr or "")
 
-        for value in request.cookies.getlist(self.get_cookie_name(app)):
+        # Not of `request.cookies`, which looks through all headers before.
+        cookies = parse_cookie(request.environ.get("HTTP_COOKIE"))
+        for value in cookies.getlist(self.get_cookie_name(app)):
             session_id = as_id(value.removesuffix(_PERMANENT_MARK))
             if session_id is not None:
                 return FlaskSession(self.manager, session_id, session_id != value, self._anonymous, origin)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from weakref import proxy
 
 from flask import current_app, has_request_context, request
 from flask.sessions import SessionMixin
@@ -16,6 +17,7 @@ from .exceptions import DecodeError, OutcomeUnknown, SessionEnded, StoreUnavaila
 from .fields import Fields
 from .index import Origin
 from .manager import SessionManager
+from .reading import heard_by, load
 from .session import Session
 
 logger: Final = logging.getLogger("elasticache_sessions.flask")
@@ -59,7 +61,8 @@ class FlaskSession(Fields, SessionMixin):
         self.opened = True  # until the dict beneath is made
         super().__init__()
         self.manager = manager
-        self.core = Session(fields=self)
+        self._itself: Fields = proxy(self)  # for the core, which would else hold whoever holds it
+        self.core = Session(fields=self._itself)
         self.cookie_id = cookie_id
         self.marked_permanent = marked_permanent
         self._anonymous = anonymous
@@ -133,11 +136,10 @@ class FlaskSession(Fields, SessionMixin):
             self._opening = True
             self._take({})
             try:
-                found = self.ask(lambda: self.manager.load(self.cookie_id))
+                manager = self.manager
+                found = self.ask(lambda: manager.run(load(self.cookie_id, manager.rules, self._hold)))
                 if found is not None:
                     self.core, self.found = found, True
-                    self._take(found.stored.fields if found.stored else {})
-                    self.on_unreadable, found.fields = self._unreadable, self
                 self.opened, self.failure = True, None
             except StoreUnavailable as error:
                 self.failure = error
@@ -148,6 +150,11 @@ class FlaskSession(Fields, SessionMixin):
                 self._opening = False
                 if not self.opened:
                     self._look_full()
+
+    def _hold(self, stored: Mapping[str, bytes]) -> Fields:
+        self._take(stored)
+        self.on_unreadable = heard_by(self)
+        return self._itself
 
     def placed(self) -> Session:
         """What the manager is given where the session may get on its user's list: it says where the request comes from."""
@@ -167,7 +174,7 @@ class FlaskSession(Fields, SessionMixin):
                 self.core.handle,
             )
 
-    def _unreadable(self, error: DecodeError) -> None:
+    def give_up(self, error: DecodeError) -> None:
         self.core.give_up(error)
         self.found = False
 

@@ -164,12 +164,12 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
         EncodeError, ValueTooLarge, StoreUnavailable
     """
     mine, old, replaces = session.fields.encoded(), session.stored, session.fields.cleared
-    header = replace(old.header if old is not None else _fresh(rules), revisions=())
+    header = (old.header if old is not None else _fresh(rules))._replace(revisions=())
     if session.leaves_its_owner:
         header = nobodys(header)
     if owner is not None:
         # Signing in starts the absolute timeout anew.
-        header = replace(header, owner=rules.owner_hash(owner), authenticated_at=rules.now(), expires_at=0)
+        header = header._replace(owner=rules.owner_hash(owner), authenticated_at=rules.now(), expires_at=0)
     if old is None:
         yield from _create(session, mine, header, rules)
         return
@@ -194,7 +194,7 @@ def cycle(session: Session, rules: Rules, owner: str | None = None) -> Flow[None
 
         def decide(now: Record) -> Record | None:
             ends = now.header.expires_at if owner is not None else wishes.expires_at
-            carried = replace(now.header, idle_ttl=wishes.idle_ttl, expires_at=ends)
+            carried = now.header._replace(idle_ttl=wishes.idle_ttl, expires_at=ends)
             return None if (now.fields, now.header) == (merged, carried) else Record(carried, merged)
 
         new.stored, new.token = yield from settle(new, decide, rules)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from .clients.base import ABSENT, Conflict, Entry, Read, Stored, Write
@@ -96,12 +96,12 @@ def _stamped(found: OwnerList, decision: Next, revision: bytes, rules: Rules) ->
     # Of what was lost, nobody knows how many writes it had.
     header = found.header or Header(Kind.INDEX, 0, (), now, owner=found.owner)
     if found.header is None and found.token != ABSENT:
-        header = replace(header, idle_end=now)
-    header = replace(following(header, revision), expires_at=now + ttl)
+        header = header._replace(idle_end=now)
+    header = following(header, revision)._replace(expires_at=now + ttl)
     if decision.ends_others:
-        header = replace(header, authenticated_at=now)
+        header = header._replace(authenticated_at=now)
     if decision.is_lost is not None:
-        header = replace(header, idle_end=now if decision.is_lost else 0)
+        header = header._replace(idle_end=now if decision.is_lost else 0)
     return Record(header, decision.listed), ttl
 
 

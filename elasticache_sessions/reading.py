@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, Protocol
+from weakref import ref
 
 from .clients.base import Entry, Read, slides_to
-from .exceptions import SessionEnded, ValueTooLarge
+from .exceptions import DecodeError, SessionEnded, ValueTooLarge
+from .fields import Fields
 from .record import Header, Kind, Record
 from .session import Rules, Session, as_id, fixed_end_of, handle_of, ttl_of
 from .settle import Event, Flow, lives, opened, settle
 
 
-def load(session_id: object, rules: Rules) -> Flow[Session | None]:
+def load(
+    session_id: object, rules: Rules, held: Callable[[Mapping[str, bytes]], Fields] | None = None
+) -> Flow[Session | None]:
     """The session with that id, or None: unknown, ended, expired, unreadable, or no id at all. One round trip
-    at most.
+    at most. `held`: where what is stored is put, if not in fields of its own.
     """
-    found = yield from look(session_id, rules)
+    found = yield from look(session_id, rules, held)
     return found if isinstance(found, Session) else None
 
 
-def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "unreadable"] | None]:
+def look(
+    session_id: object, rules: Rules, held: Callable[[Mapping[str, bytes]], Fields] | None = None
+) -> Flow[Session | Literal["ended", "unreadable"] | None]:
     """As `load`, but says where something is that is no session (any more): "ended", the tombstone of one that was ended,
     or got another id, not long ago; or "unreadable".
     """
@@ -44,8 +52,10 @@ def look(session_id: object, rules: Rules) -> Flow[Session | Literal["ended", "u
             return "ended"
         except ValueTooLarge:
             pass  # the limit is lower than it was: read as ever, it just does not slide
+    if held is not None:
+        return Session(session_id, held(record.fields), record, token, entry.ttl_left)
     session = Session(session_id, rules.fields(record.fields), record, token, entry.ttl_left)
-    session.fields.on_unreadable = session.give_up
+    session.fields.on_unreadable = heard_by(session)
     return session
 
 
@@ -69,3 +79,21 @@ def _slide(
     """
     session = Session(session_id, stored=record, token=token)
     return (yield from settle(session, lambda theirs: theirs if theirs is record else None, rules))
+
+
+class Reader(Protocol):
+    """Who has read fields, and is to know where one of them cannot be decoded."""
+
+    def give_up(self, error: DecodeError) -> None: ...
+
+
+def heard_by(reader: Reader) -> Callable[[DecodeError], None]:
+    """For the `on_unreadable` of fields that the reader holds: where they held it as well, both would stay until the garbage
+    collector comes, and have it come more often.
+    """
+    return partial(_give_up, ref(reader))
+
+
+def _give_up(known: ref[Reader], error: DecodeError) -> None:
+    if (reader := known()) is not None:
+        reader.give_up(error)

@@ -27,9 +27,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import ormsgpack
 
@@ -73,10 +73,9 @@ LASTING: Final = frozenset({Kind.LIVE, Kind.INDEX})
 """What is not on its way out, and what tells something: the others have no content, or that of another record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What is known of a session without opening it. Times are whole seconds since 1970, lifetimes whole
-    seconds.
+    seconds. A tuple, as each request makes several.
     """
 
     kind: Kind
@@ -263,7 +262,7 @@ def unpack(data: bytes, seal: Seal | None = None) -> Record:
 def following(header: Header, revision: bytes, at_least: int = 0) -> Header:
     """`header` as the next generation, or as that one, under a revision of its own."""
     revisions = (revision, *header.revisions)[:KEPT_REVISIONS]
-    return replace(header, generation=max(header.generation + 1, at_least), revisions=revisions)
+    return header._replace(generation=max(header.generation + 1, at_least), revisions=revisions)
 
 
 def includes(header: Header, revision: bytes) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -24,7 +23,7 @@ _WITHIN: Final = 60
 def entry_of(header: Header, origin: Origin, rules: Rules) -> Listed:
     """What is listed of a session. An end of its own is none for the list, as it may be put off while the session lives."""
     return Listed(
-        header.authenticated_at, fixed_end_of(replace(header, expires_at=0), rules) or FOREVER, origin
+        header.authenticated_at, fixed_end_of(header._replace(expires_at=0), rules) or FOREVER, origin
     )
 
 
@@ -85,10 +84,9 @@ def end_seen(owner: bytes, handle: str, glance: Glance | None, rules: Rules, rea
     # As long as the record could have lived: a tombstone keeps whoever is still at work from writing.
     end = fixed_end_of(header, rules)
     ttl = max(1, end - now if end else int(glance.ttl_left or 0) + 1, int(glance.ttl_left or 0) + 1)
-    buried = replace(
-        following(header, secrets.token_bytes(REVISION_BYTES)), kind=Kind.TOMBSTONE, expires_at=now + ttl
-    )
-    value = pack(Record(replace(buried, idle_end=0, key_number=0)))
+    buried = following(header, secrets.token_bytes(REVISION_BYTES))
+    buried = buried._replace(kind=Kind.TOMBSTONE, expires_at=now + ttl, idle_end=0, key_number=0)
+    value = pack(Record(buried))
     there: bool = yield Replace(f"{rules.prefix}{handle}".encode(), value, ttl)
     if there:
         yield Event("ended", handle, reason)

@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
 
@@ -111,7 +111,7 @@ class Rules:
         return hmac.digest(key, owner.encode("utf-8", "surrogatepass"), hashlib.sha256)[:OWNER_BYTES]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Session:
     """One session as one request knows it. `fields` may be changed at will; nothing is stored before it is
     saved.
@@ -270,25 +270,25 @@ def with_wishes(session: Session, before: Header, fields: Mapping[str, bytes], r
     if header is None:
         return None
     if header.owner != before.owner and (since := _signed_in_before(session, header.owner, rules)):
-        header = replace(header, authenticated_at=since)
+        header = header._replace(authenticated_at=since)
     if session.signing_in and header.owned:
         own_end = 0 if rules.derive is None else header.expires_at
-        header = replace(header, authenticated_at=rules.now(), expires_at=own_end)
+        header = header._replace(authenticated_at=rules.now(), expires_at=own_end)
     header = _short_while_anonymous(header, rules)
     if session.idle_ttl is not None:
         if session.idle_ttl <= 0:
             return None
-        header = replace(header, idle_ttl=whole(session.idle_ttl))
+        header = header._replace(idle_ttl=whole(session.idle_ttl))
     if session.expires_at is not None:
-        header = replace(header, expires_at=max(1, whole(session.expires_at)))
+        header = header._replace(expires_at=max(1, whole(session.expires_at)))
     if (end := fixed_end_of(header, rules)) != header.expires_at:
-        header = replace(header, expires_at=end)
+        header = header._replace(expires_at=end)
     return header if ttl_of(header, rules) >= 1 else None
 
 
 def nobodys(header: Header) -> Header:
     """`header` of a session whose owner is signed out of it."""
-    return replace(header, owner=NO_OWNER, authenticated_at=0)
+    return header._replace(owner=NO_OWNER, authenticated_at=0)
 
 
 def _signed_in_before(session: Session, owner: bytes, rules: Rules) -> int:
@@ -308,7 +308,7 @@ def _short_while_anonymous(header: Header, rules: Rules) -> Header:
         return header
     short = min(rules.anonymous_idle_timeout, rules.idle_timeout)
     if not header.owned and not header.idle_ttl:
-        return replace(header, idle_ttl=short)
+        return header._replace(idle_ttl=short)
     if header.owned and header.idle_ttl == short and rules.derive is None:
-        return replace(header, idle_ttl=0)
+        return header._replace(idle_ttl=0)
     return header

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from .clients.base import ABSENT, Command, Conflict, Entry, Look, Read, Scan, Stored, Write
@@ -125,13 +125,13 @@ def _stamped(decision: Record, revision: bytes, rules: Rules, at_least: int = 0)
     if header.kind is Kind.TOMBSTONE:
         # A tombstone stays as long as the record could have lived.
         ttl = max(1, ttl)
-        header = replace(header, expires_at=rules.now() + ttl)
+        header = header._replace(expires_at=rules.now() + ttl)
     # A blind touch may set any TTL, so there the record itself says when an idle TTL of its own ends. Not in
     # `expires_at`, which a session may have as well, and which does not slide.
     idles = rules.blind_touch and header.kind is Kind.LIVE and header.idle_ttl
     idle_end = rules.now() + header.idle_ttl if idles else 0
     if idle_end != header.idle_end:
-        header = replace(header, idle_end=idle_end)
+        header = header._replace(idle_end=idle_end)
     return Record(header, decision.fields), ttl
 
 
@@ -159,7 +159,7 @@ def _applied(
 
 
 def buried(record: Record) -> Record:
-    return Record(replace(record.header, kind=Kind.TOMBSTONE))
+    return Record(record.header._replace(kind=Kind.TOMBSTONE))
 
 
 def insert(

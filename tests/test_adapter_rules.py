@@ -27,9 +27,9 @@ def follow(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header 
     idle = json.loads(fields.get("idle", b"null"))
     if idle == 0:
         return None
-    header = replace(header, idle_ttl=idle or 0, expires_at=0)
+    header = header._replace(idle_ttl=idle or 0, expires_at=0)
     if "user" in fields and header.owner != rules.owner_hash("ada"):
-        header = replace(header, owner=rules.owner_hash("ada"), authenticated_at=rules.now())
+        header = header._replace(owner=rules.owner_hash("ada"), authenticated_at=rules.now())
     return header
 
 

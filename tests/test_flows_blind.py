@@ -107,8 +107,8 @@ def test_sliding_keeps_the_content_and_is_one_write(bench: BlindBench) -> None:
     before = bench.header(session)
     assert bench.load(session).fields == {"a": 1}
     after = bench.header(session)
-    assert after == dataclasses.replace(
-        before, generation=before.generation + 1, revisions=(after.revision, *before.revisions[:3])
+    assert after == before._replace(
+        generation=before.generation + 1, revisions=(after.revision, *before.revisions[:3])
     )
 
 

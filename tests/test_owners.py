@@ -315,9 +315,7 @@ def test_an_owner_among_the_fields_is_listed_however_he_gets_there(desk: Desk) -
     def derive(header, fields, rules):  # type: ignore[no-untyped-def]
         user = fields.get("user")
         owner = rules.owner_hash(str(user)) if user is not None else header.owner
-        return dataclasses.replace(
-            header, owner=owner, authenticated_at=header.authenticated_at or rules.now()
-        )
+        return header._replace(owner=owner, authenticated_at=header.authenticated_at or rules.now())
 
     desk.with_rules(derive=derive)
     session = desk.new(a=1)

@@ -132,7 +132,7 @@ def test_nobody_is_refused_where_no_limit_is_set(monkeypatch: pytest.MonkeyPatch
 def by_its_user(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header:
     """As an adapter does that keeps the user among the content."""
     owner = rules.owner_hash(str(codec.decode(fields["user"])))
-    return header if owner == header.owner else replace(header, owner=owner, authenticated_at=rules.now())
+    return header if owner == header.owner else header._replace(owner=owner, authenticated_at=rules.now())
 
 
 def test_neither_a_new_owner_key_nor_to_clear_all_else_signs_anybody_in_anew(desk: Desk) -> None:
@@ -159,7 +159,7 @@ def test_a_session_that_lives_longer_by_new_settings_stays_on_the_list(desk: Des
     desk.with_rules(
         absolute_timeout=DAY,
         idle_timeout=30 * DAY,
-        derive=lambda header, _, __: replace(header, expires_at=0),
+        derive=lambda header, _, __: header._replace(expires_at=0),
     )
     session = desk.sign_in()
     desk.with_rules(absolute_timeout=30 * DAY)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given, strategies as st
 
@@ -34,6 +32,10 @@ headers = st.builds(
     idle_ttl=seconds,
     idle_end=seconds,
     owner=st.binary(min_size=OWNER_BYTES, max_size=OWNER_BYTES),
+    key_number=st.just(0),
+    alone=st.booleans(),
+    once_alone=st.booleans(),
+    looked_after=st.integers(0, 15),
 )
 names = st.sampled_from("abcde")
 maps = st.dictionaries(names, st.binary(max_size=2), max_size=5)
@@ -89,8 +91,8 @@ def test_times_beyond_their_place_are_stored_as_the_largest_that_fits() -> None:
 
 def test_a_header_with_fewer_revisions_is_filled_up() -> None:
     header = Header(Kind.LIVE, 1, (b"r" * 6,), 5)
-    assert unpack(pack(Record(header))).header == dataclasses.replace(
-        header, revisions=(b"r" * 6, bytes(6), bytes(6), bytes(6))
+    assert unpack(pack(Record(header))).header == header._replace(
+        revisions=(b"r" * 6, bytes(6), bytes(6), bytes(6))
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -32,7 +31,7 @@ ID, OTHER_ID = "A" * 40, "B" * 40
 BOX = Box.of([KEY])
 FLAGS_AT, ALONE_AND_ONCE_ALONE = 2, 3
 
-lasting = st.builds(Record, st.builds(replace, headers, kind=st.sampled_from(sorted(LASTING))), maps)
+lasting = st.builds(Record, st.builds(Header._replace, headers, kind=st.sampled_from(sorted(LASTING))), maps)
 
 
 def seal(*keys: bytes, session_id: str = ID, plain: str = "refuse") -> Seal:

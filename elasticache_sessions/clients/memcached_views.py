@@ -142,13 +142,13 @@ _CONTENT: Final = "content"
 
 def leaving(value: bytes, version: int, now: int) -> bytes:
     """What takes the place of `value` while it goes where the nodes of `version` have it. `now`: seconds since 1970."""
-    header = replace(head(value), kind=Kind.LEAVING)
+    header = head(value)._replace(kind=Kind.LEAVING)
     return pack(Record(header, {_MOVED: _MARK.pack(version, now), _CONTENT: bytes(value)}))
 
 
 def left(version: int, now: int, header: Header = _NOBODY) -> bytes:
     """What stays where it was."""
-    return pack(Record(replace(header, kind=Kind.LEFT), {_MOVED: _MARK.pack(version, now)}))
+    return pack(Record(header._replace(kind=Kind.LEFT), {_MOVED: _MARK.pack(version, now)}))
 
 
 class Verdict(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -37,10 +36,10 @@ def follow(header: Header, fields: Mapping[str, bytes], rules: Rules) -> Header 
     if idle_ttl < 0:
         return None
     if (header.idle_ttl, header.expires_at) != (idle_ttl, expires_at):
-        header = replace(header, idle_ttl=idle_ttl, expires_at=expires_at)
+        header = header._replace(idle_ttl=idle_ttl, expires_at=expires_at)
     user = _value(fields, OWNER, rules)
     if user is not None and header.owner != (owner := rules.owner_hash(str(user))):
-        header = replace(header, owner=owner, authenticated_at=rules.now())
+        header = header._replace(owner=owner, authenticated_at=rules.now())
     return header
 
 

@@ -15,6 +15,7 @@ from ..exceptions import DecodeError, SessionEnded
 from ..fields import Fields
 from ..index import Origin
 from ..opaque import OpaqueDict
+from ..reading import heard_by
 from ..session import Rules, Session, handle_of, new_id
 from ..settle import Flow
 from .content import BOOKKEEPING, EXPIRY, OWNER
@@ -22,7 +23,7 @@ from .content import BOOKKEEPING, EXPIRY, OWNER
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class State:
     """A session by its key. `core` is None until it has been read, or begun."""
 
@@ -121,7 +122,7 @@ class State:
             return core  # another task of this request was faster
         if isinstance(found, Session):
             self.core = found
-            found.fields.on_unreadable = self.unreadable
+            found.fields.on_unreadable = heard_by(self)
             for name in (
                 OWNER,
                 EXPIRY,
@@ -132,7 +133,7 @@ class State:
         self.illegible = found == "unreadable"
         return self.begin(rules)
 
-    def unreadable(self, error: DecodeError) -> None:
+    def give_up(self, error: DecodeError) -> None:
         if self.core is not None:
             self.core.give_up(error)
         self.key, self.ended, self.illegible = None, True, True
@@ -209,7 +210,7 @@ class State:
 
     def take(self, core: Session) -> None:
         """The store has it now."""
-        core.fields.on_unreadable = self.unreadable
+        core.fields.on_unreadable = heard_by(self)
         self.key, self.dirty = core.id, False
 
     def catch_up(self, rules: Rules) -> Flow[Session]:
