@@ -426,5 +426,10 @@ def test_without_hiredis_it_works_as_well(single_store: Store) -> None:
             session.fields["user"] = "Ada"
             manager.save(session)
             print(manager.load(session.id).fields["user"])
+        async def main():
+            manager = AsyncSessionManager.connect(Settings(url=sys.argv[1], timeout=10, connect_timeout=10))
+            print((await manager.load(session.id)).fields["user"])
+        import asyncio
+        asyncio.run(main())
     """
-    assert run(script, single_store.url).split() == ["Ada"] * 3
+    assert run(script, single_store.url).split() == ["Ada"] * 4

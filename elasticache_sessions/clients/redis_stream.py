@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, Final
 
 import hiredis
@@ -41,6 +42,7 @@ class Stream(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[object], float, Fits]] = deque()
         self._leaving: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._nobodys = Context()  # else what waits here would keep the request of whoever asked
 
     def put(self, questions: Sequence[Question], seconds: float) -> list[asyncio.Future[object]]:
         """Ask them together, right after each other; an answer may take so long. They are replies, or exceptions."""
@@ -53,7 +55,7 @@ class Stream(asyncio.Protocol):
                 reply.set_result(_broken())
                 continue
             if not self._leaving:
-                self._loop.call_soon(self._send)
+                self._loop.call_soon(self._send, context=self._nobodys)
             self._leaving.append(hiredis.pack_command(arguments))
             self._waiting.append((reply, deadline, fits))
         if self._waiting and (self._timer is None or deadline < self._timer.when()):
@@ -61,8 +63,9 @@ class Stream(asyncio.Protocol):
         return replies
 
     def _send(self) -> None:
-        together, self._leaving = b"".join(self._leaving), []
-        self._transport.write(together)
+        leaving, self._leaving = self._leaving, []
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(leaving))
 
     # What asyncio calls.
 
@@ -131,7 +134,7 @@ class Stream(asyncio.Protocol):
     def _watch_until(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._look_at_time, deadline)
+        self._timer = self._loop.call_at(deadline, self._look_at_time, deadline, context=self._nobodys)
 
     def _look_at_time(self, now: float) -> None:
         self._timer = None
