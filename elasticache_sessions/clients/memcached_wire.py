@@ -23,7 +23,7 @@ _LAST_TIME: Final = 2**31 - 1
 # What a node takes for a key: no blank and no control character, which would begin something else.
 _KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
 _TOKEN: Final = re.compile(rb"\d{1,20}")
-_FOUND: Final = re.compile(rb"VALUE (\S+) \d{1,10} (\d{1,10}) (\d{1,20})\r\n")
+_REST_OF_FOUND: Final = re.compile(rb"\d{1,10} (\d{1,10}) (\d{1,20})\r\n")
 _NOTHING: Final = b"END\r\n"
 _AFTER_VALUE: Final = b"\r\nEND\r\n"
 _STORED: Final = {b"STORED\r\n": True, b"NOT_STORED\r\n": False}
@@ -79,8 +79,8 @@ def question(command: Command | Left, now: int) -> tuple[bytes, Answer]:
         # never creates what it did not read (`cas` on a missing key is NOT_FOUND), and `add` is sent for new, random
         # ids alone.
         if command.touch is None or command.touch < 1:
-            return b"gets %b\r\n" % key, partial(_entry, key)
-        return b"gats %d %b\r\n" % (expiry(command.touch, now), key), partial(_entry, key)
+            return b"gets %b\r\n" % key, partial(_entry, b"VALUE %b " % key)
+        return b"gats %d %b\r\n" % (expiry(command.touch, now), key), partial(_entry, b"VALUE %b " % key)
     if isinstance(command, Left):
         return b"mg %b t\r\n" % key, _left
     # Never `set`, which writes over anything, nor `ms`, which deletes what is there when the value is too large; and never
@@ -113,22 +113,21 @@ def expiry(ttl: int, now: int) -> int:
     return max(2, ttl)
 
 
-def _entry(key: bytes, reply: bytes) -> Entry | None:
-    found = _FOUND.match(reply)
-    if found is None:
+def _entry(found: bytes, reply: bytes) -> Entry | None:
+    """`found`: how a reply begins that has the value of the key, and no other's."""
+    rest = _REST_OF_FOUND.match(reply, len(found)) if reply.startswith(found) else None
+    if rest is None:
         if reply == _NOTHING:
             return None
         raise _why(reply)
-    if found[1] != key:
-        raise Misfit
-    begin = found.end()
-    end = begin + int(found[2])
+    begin = rest.end()
+    end = begin + int(rest[1])
     missing = end + len(_AFTER_VALUE) - len(reply)
     if missing > 0:
         raise Incomplete(missing)
     if missing < 0 or not reply.endswith(_AFTER_VALUE):
         raise Misfit
-    return Entry(reply[begin:end], found[3])
+    return Entry(reply[begin:end], rest[2])
 
 
 def _stored(meanings: Mapping[bytes, bool | None], reply: bytes) -> bool | None:
