@@ -21,7 +21,7 @@ REQUESTS: Final = 8
 
 def main() -> None:
     asked = _arguments()
-    groups = plan.chosen(asked.only, asked.stacks)
+    groups = plan.chosen(asked.only, asked.stacks, asked.against)
     if not groups:
         sys.exit("nothing is called so: say --only 'flask read', say")
     rounds = asked.rounds or (QUICK if asked.quick else ROUNDS)
@@ -42,7 +42,7 @@ def main() -> None:
     tables.show_outcomes(console, results.targets)
     for what, value in said.items():
         console.print(f"{what}: {value}", highlight=False)
-    whole = not (asked.only or asked.stacks)
+    whole = not (asked.only or asked.stacks or asked.against)
     if asked.out:
         asked.out.mkdir(parents=True, exist_ok=True)
         results.write(asked.out / "results.json")
@@ -61,6 +61,9 @@ def _arguments() -> argparse.Namespace:
         "--only", metavar="REGEX", help='of "flask read 200 B", "django-sliding change 200 B" …'
     )
     parser.add_argument("--stacks", metavar="REGEX", help='of "ours", "flask-session", "redis-cache" …')
+    parser.add_argument(
+        "--against", metavar="DIR", default="", help="another checkout, to measure its package as well"
+    )
     parser.add_argument(
         "--rounds", type=int, help=f"how often each stack is asked; {ROUNDS} if you do not say"
     )

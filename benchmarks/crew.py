@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
@@ -81,6 +82,8 @@ class Crew:
 
 
 def _serve(stack: Stack, site: Site, pipe: Connection) -> None:
+    if stack.tree:
+        sys.path.insert(0, stack.tree)
     try:
         asked = stack.build(site)
         warm: set[Ask] = set()

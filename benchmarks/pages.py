@@ -28,7 +28,7 @@ def filled(page: str, results: Results) -> str:
 
 
 def targets(results: Results) -> Iterator[str]:
-    yield "| case | against | aim | measured | quartiles | reached |"
+    yield "| case | against | aim | measured | 95 % | reached |"
     yield "|---|---|---|---|---|---|"
     for one in results.targets:
         yield f"| {one.case} | {one.against} | {' | '.join(one.words())} | {'yes' if one.reached else '**no**'} |"

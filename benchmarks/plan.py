@@ -112,9 +112,9 @@ GROUPS: Final = (
 )
 
 
-def chosen(only: str | None, stacks: str | None) -> list[Group]:
+def chosen(only: str | None, stacks: str | None, against: str = "") -> list[Group]:
     """The groups and points whose "group point" has `only` in it, as a regular expression; of their stacks those that `stacks`
-    names, too. The app without sessions always stays.
+    names, too. The app without sessions always stays. `against`: another checkout, whose package is measured as well.
     """
     groups = []
     for group in GROUPS:
@@ -122,6 +122,8 @@ def chosen(only: str | None, stacks: str | None) -> list[Group]:
         who = tuple(
             stack for stack in group.stacks if stack.kind == "plain" or re.search(stacks or "", stack.name)
         )
+        if against:
+            who += tuple(stack.in_tree(against) for stack in who if stack.kind in ("ours", "layer"))
         if points:
             groups.append(replace(group, points=points, stacks=who))
     return groups

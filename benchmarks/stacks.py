@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -22,6 +22,12 @@ class Stack:
     title: str
     kind: Kind
     build: Callable[[Site], Asked]
+    tree: str = ""
+    """The checkout whose package it uses, where that is another one."""
+
+    def in_tree(self, tree: str) -> Stack:
+        """The same with the package as it is in another checkout, to measure what a change of it brings."""
+        return replace(self, name=f"{self.name}@", title=f"{self.title}, there", tree=tree)
 
     @property
     def has_an_app(self) -> bool:

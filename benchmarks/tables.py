@@ -30,9 +30,9 @@ def show(console: Console, measured: Measured) -> None:
     """One point: each stack's own cost, and what ours is of it."""
     found = of(measured)
     headings = (
-        ("requests/s", "µs", "CPU µs", "ours is")
+        ("requests/s", "µs", "CPU µs", "ours is (95 %)")
         if found.at_once > 1
-        else ("own µs", "quartiles", "CPU µs", "ours is")
+        else ("own µs", "quartiles", "CPU µs", "ours is (95 %)")
     )
     table = _table(f"{found.title}: {found.point}", ("stack",), headings)
     for stack, cost in zip(measured.stacks(), found.costs, strict=True):
@@ -47,7 +47,11 @@ def _ours_by(measured: Measured, stack: Stack) -> str:
     """What our own cost is of that stack's, on the same kind of server."""
     by_name = {one.name: one for one in measured.stacks()}
     mine = by_name.get("ours-memcached" if stack.on_memcached else "ours")
-    if mine is None or stack.kind not in ("peer", "floor"):
+    if stack.tree:
+        mine = by_name[stack.name.removesuffix("@")]
+    elif stack.kind not in ("peer", "floor"):
+        return ""
+    if mine is None:
         return ""
     if measured.group.asynchronous:
         times = ratio(measured.rates(mine), measured.rates(stack))
@@ -57,9 +61,7 @@ def _ours_by(measured: Measured, stack: Stack) -> str:
 
 
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    table = _table(
-        "What was to be reached", ("case", "against"), ("limit", "measured", "quartiles", "reached")
-    )
+    table = _table("What was to be reached", ("case", "against"), ("limit", "measured", "95 %", "reached"))
     for one in outcomes:
         table.add_row(one.case, one.against, *one.words(), "[green]yes[/]" if one.reached else "[red]no[/]")
     console.print(table)

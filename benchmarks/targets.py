@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`low` and `high`: the quartiles of the rounds."""
+    """Measured between `low` and `high`, at 95 %."""
 
     case: str
     against: str
@@ -45,8 +45,8 @@ class Outcome:
         return self.measured >= self.limit if self.by == "rate" else self.measured <= self.limit
 
     def words(self) -> tuple[str, str, str]:
-        """The limit, what was measured, and the quartiles."""
-        words = WORDS[self.by]
+        """The limit, what was measured, and between what."""
+        words = WORDS[self.by] if self.by != "cost" or self.limit >= 0.2 else "{:.3f}"
         limit = ("at least " if self.by == "rate" else "at most ") + words.format(self.limit)
         return limit, words.format(self.measured), f"{words} … {words}".format(self.low, self.high)
 
