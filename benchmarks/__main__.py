@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from . import plan
-from .measure import blocks, measure
 from .results import Results, about
 
 ROOT: Final = Path(__file__).parents[1]
@@ -26,7 +25,9 @@ def main() -> None:
         sys.exit("nothing is called so: say --only 'flask read', say")
     rounds = asked.rounds or (QUICK if asked.quick else ROUNDS)
 
+    # Workers import this module as well; what they do not need would come before what `--against` names.
     from . import pages, pictures, tables
+    from .measure import blocks, measure
     from .servers import started
 
     said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}

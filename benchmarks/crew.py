@@ -82,9 +82,12 @@ class Crew:
 
 
 def _serve(stack: Stack, site: Site, pipe: Connection) -> None:
-    if stack.tree:
-        sys.path.insert(0, stack.tree)
     try:
+        if stack.tree:
+            assert "elasticache_sessions" not in sys.modules, (
+                "this checkout's own package was imported already"
+            )
+            sys.path.insert(0, stack.tree)
         asked = stack.build(site)
         warm: set[Ask] = set()
         while True:

@@ -13,6 +13,8 @@ from .plan import Group, Point
 from .stacks import PLAIN, Stack
 
 RESAMPLES: Final = 400
+FEWEST: Final = 3
+"""Rounds that count, if there are as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Sample:
         return Sample(self.wall - other.wall, self.cpu - other.cpu)
 
 
+Rounds = Mapping[str, Sequence[Sample]]
+"""Of each stack by its name the samples, one for each round, in the same order for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """A figure, and what it lies between."""
@@ -47,6 +53,17 @@ class Spread:
             return cls(values[0], values[0], values[0])
         low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(middle, low, high)
+
+
+def calm(samples: Rounds) -> dict[str, list[Sample]]:
+    """What counts of the rounds: the quarter in which all stacks together took least. A machine that has other things to do is slower
+    by half in some rounds, and a median over both kinds is now the one and now the other. Which rounds those are is no single
+    stack's doing, and what was measured in a round stays together.
+    """
+    every = list(zip(*samples.values(), strict=True))
+    together = [sum(sample.wall for sample in one) for one in every]
+    some = sorted(range(len(every)), key=together.__getitem__)[: max(-(-len(every) // 4), FEWEST)]
+    return {name: [mine[number] for number in sorted(some)] for name, mine in samples.items()}
 
 
 def ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
@@ -78,11 +95,11 @@ def _of_medians(pairs: Sequence[tuple[float, float]], compare: Callable[[float, 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One point of one group: of each stack by its name the samples, one for each round."""
+    """One point of one group, and what counts of its rounds."""
 
     group: Group
     point: Point
-    samples: Mapping[str, Sequence[Sample]]
+    samples: Rounds
 
     def stacks(self) -> Iterator[Stack]:
         return (stack for stack in self.group.stacks if stack.name in self.samples)

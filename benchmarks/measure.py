@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .cases import Ask
 from .crew import Crew
-from .figures import Measured, Sample
+from .figures import Measured, Sample, calm
 from .plan import Group, Point
 from .servers import Servers
 
@@ -26,7 +26,7 @@ def measure(
                     for name in dice.sample(list(samples), len(samples)):
                         samples[name].append(Sample.of(crew.run(name, ask)))
                         progress(f"{group.name} {point.name}")
-                yield Measured(group, point, samples)
+                yield Measured(group, point, calm(samples))
 
 
 def blocks(groups: Sequence[Group], rounds: int) -> int:

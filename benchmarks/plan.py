@@ -48,7 +48,7 @@ class Group:
 
     def requests(self, requests: int) -> int:
         """In a block."""
-        return 4 * self.at_once if self.asynchronous else requests
+        return 2 * self.at_once if self.asynchronous else requests
 
 
 def _points(sizes: tuple[int, ...], *cases: Case) -> tuple[Point, ...]:
@@ -107,7 +107,7 @@ GROUPS: Final = (
         _named(DJANGO, *ASGI),
         (*_points((SMALL,), READ, CHANGE), *_points((MEDIUM,), READ)),
         at_once=AT_ONCE,
-        share=0.2,
+        share=0.4,
     ),
 )
 

@@ -13,7 +13,7 @@ from benchmarks import pages, payloads, plan, results, targets
 from benchmarks.browser import Jar
 from benchmarks.cases import CASES, READ, Block
 from benchmarks.delay import delayed
-from benchmarks.figures import Measured, Sample, Spread, difference, ratio
+from benchmarks.figures import Measured, Sample, Spread, calm, difference, ratio
 from benchmarks.payloads import SMALL
 from benchmarks.plan import Point
 
@@ -37,6 +37,16 @@ def test_what_the_app_costs_without_sessions_is_subtracted_round_by_round() -> N
     one = measured(plain=[100, 200], ours=[150, 260], redis_py=[50, 60])
     own = {stack.name: [sample.wall for sample in one.own(stack)] for stack in one.stacks()}
     assert own == {"plain": [100, 200], "ours": [50, 60], "redis-py": [50, 60]}
+
+
+def test_the_rounds_in_which_all_together_took_least_count_and_stay_together() -> None:
+    numbers = range(16)
+    ours = [
+        Sample(100 - number, 0) for number in numbers
+    ]  # the later the faster, but all are slow from the ninth round on
+    peer = [Sample(200 + 1000 * (number > 8), 0) for number in numbers]
+    assert calm({"ours": ours, "peer": peer}) == {"ours": ours[5:9], "peer": peer[5:9]}
+    assert calm({"ours": ours[:2]}) == {"ours": ours[:2]}
 
 
 def test_a_ratio_is_that_of_the_medians_and_lies_between_what_other_rounds_would_have_said() -> None:
