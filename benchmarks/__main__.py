@@ -26,7 +26,10 @@ def main() -> None:
     rounds = asked.rounds or (QUICK if asked.quick else ROUNDS)
 
     # Workers import this module as well; what they do not need would come before what `--against` names.
-    from . import pages, pictures, tables
+    try:
+        from . import pages, pictures, tables
+    except ImportError as missing:
+        sys.exit(f"{missing}; `make bench` prepares a venv that has it, .venv-bench")
     from .measure import blocks, measure
     from .servers import started
 
@@ -74,4 +77,7 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

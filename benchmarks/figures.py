@@ -56,9 +56,9 @@ class Spread:
 
 
 def calm(samples: Rounds) -> dict[str, list[Sample]]:
-    """What counts of the rounds: the quarter in which all stacks together took least. A machine that has other things to do is slower
-    by half in some rounds, and a median over both kinds is now the one and now the other. Which rounds those are is no single
-    stack's doing, and what was measured in a round stays together.
+    """What counts of the rounds: the quarter in which all stacks together took least. A machine that has other things to do is
+    slower by half in some rounds, and a median over both kinds is now the one and now the other. Which rounds those are is no
+    single stack's doing, and what was measured in a round stays together.
     """
     every = list(zip(*samples.values(), strict=True))
     together = [sum(sample.wall for sample in one) for one in every]

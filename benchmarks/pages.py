@@ -59,14 +59,11 @@ def rates(results: Results) -> Iterator[str]:
 
 
 def layers(results: Results) -> Iterator[str]:
-    """Where the time of our own goes: the floor, the client, the manager, the framework's adapter."""
-    tables = [results.table("flask", point) for point in ("read 200 B", "change 200 B")]
-    shown = ("hiredis", "redis-py", "our-client", "our-manager", "ours")
+    """Where the time of our own goes: the floor, the client, the manager, the frameworks' adapters."""
     yield "| µs | read 200 B | CPU | change 200 B | CPU |"
     yield "|---|---:|---:|---:|---:|"
-    for stack in shown:
-        found = [table.cost(stack) for table in tables]
-        title = "ours in Flask" if stack == "ours" else found[0].title
+    for group, stack, title in _LAYERS:
+        found = [results.table(group, point).cost(stack) for point in ("read 200 B", "change 200 B")]
         yield f"| {title} | {' | '.join(f'{cost.own:.0f} | {cost.cpu:.0f}' for cost in found)} |"
 
 
@@ -97,6 +94,20 @@ _SMALL: Final = (
 )
 _LARGER: Final = ("read 2 KB", "change 2 KB", "read 50 KB", "change 50 KB")
 _SLIDING: Final = ("untouched 200 B", "read 200 B", "change 200 B")
+_LAYERS: Final = (
+    ("flask", "hiredis", "a socket and hiredis"),
+    ("flask", "redis-py", "redis-py"),
+    ("flask", "our-client", "our client"),
+    ("flask", "our-manager", "our manager"),
+    ("flask", "ours", "ours in Flask"),
+    ("django", "ours", "ours in Django"),
+    ("flask", "socket-memcached", "a socket to Memcached"),
+    ("flask", "pymemcache", "pymemcache"),
+    ("flask", "our-client-memcached", "our client, Memcached"),
+    ("flask", "our-manager-memcached", "our manager, Memcached"),
+    ("flask", "ours-memcached", "ours in Flask, Memcached"),
+    ("django", "ours-memcached", "ours in Django, Memcached"),
+)
 _FAR: Final = ("read 200 B", "change 200 B")
 
 BLOCKS: Final[dict[str, Callable[[Results], Iterator[str]]]] = {
