@@ -171,9 +171,7 @@ def measure(rounds: int, advance: Callable[[], None]) -> list[dict[str, Any]]:
                     "most_trips": max(request.trips for request in each),
                     "conflicts": round(statistics.fmean(request.conflicts for request in each), 2),
                     "middle_ms": round(statistics.median(request.took for request in each) * 1e3, 2),
-                    "worst_ms": round(
-                        statistics.median(max(r.took for r in run) for run in runs) * 1e3, 2
-                    ),
+                    "worst_ms": round(statistics.median(max(r.took for r in run) for run in runs) * 1e3, 2),
                 }
             )
     random.setstate(random_before)

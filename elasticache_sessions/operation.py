@@ -15,6 +15,8 @@ from .limit import TimeLimit, Timeouts
 _PAUSES: Final = (0.0, 0.05, 0.15)
 
 
+_WITH_MORE_TO_ASK: Final = (Conflict, Page, tuple, bool)
+
 R = TypeVar("R")
 Question = Command | Look | Scan
 
@@ -56,7 +58,7 @@ class Operation:
         """`reply`, as the flow is to have it. The next command is a new one."""
         if isinstance(reply, Conflict):
             reply = replace(reply, resent=reply.resent or self._sent)
-        if isinstance(reply, Conflict | Page | tuple | bool):
+        if isinstance(reply, _WITH_MORE_TO_ASK):
             self.limit.renew()  # the store answers, and there is more to ask
         self._begin()
         return reply

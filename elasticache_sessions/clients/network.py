@@ -133,6 +133,7 @@ class Watched:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._is_plain = not isinstance(sock, ssl.SSLSocket)
         self._timeout = -1.0
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
@@ -167,9 +168,10 @@ class Watched:
         """Whether nothing waits to be read, be it a late reply or the end of the connection. Where it is False, the
         connection is of no use any more.
         """
-        if not isinstance(self._socket, ssl.SSLSocket):
-            return not self._poller.poll(0)
-        if not self._poller.poll(0) and not self._socket.pending():
+        if self._poller.poll(0):
+            if self._is_plain:
+                return False
+        elif self._is_plain or not self._socket.pending():  # type: ignore[attr-defined]  # a TLS socket's
             return True
         try:
             self._timeout = 0.0

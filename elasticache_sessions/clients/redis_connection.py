@@ -17,7 +17,12 @@ import redis.asyncio.cluster
 import redis.asyncio.connection
 import redis.cluster
 import redis.connection
-from redis.exceptions import ConnectionError as Broken, InvalidResponse, TimeoutError as TooLate
+from redis.exceptions import (
+    ConnectionError as Broken,
+    InvalidResponse,
+    ResponseError,
+    TimeoutError as TooLate,
+)
 
 from ..limit import running
 from ..opaque import OpaqueBytes
@@ -56,16 +61,17 @@ class Connection(redis.connection.Connection):
             raise Broken(f"Error while writing to socket: {error.args}") from error
 
     def receive(self) -> object:
-        """A reply. Raises what the server calls an error, and redis-py's exceptions."""
+        """A reply. What the server calls an error is one, too: redis-py's exception. Raises such where there is none."""
         if hiredis is None:
-            return self.read_response()
+            try:
+                return self.read_response()
+            except ResponseError as error:
+                return error
         replies = self._replies
         reply = replies.gets()
         while reply is False:  # not all of it is there yet
             replies.feed(self._arrived())
             reply = replies.gets()
-        if isinstance(reply, Exception):
-            raise reply
         return reply
 
     def _arrived(self) -> bytes:

@@ -54,13 +54,27 @@ class Driver:
         )
         # valkey-py wants a command's name there, redis-py warns of one.
         self.pool_args: tuple[str, ...] = () if redis else ("",)
+        self.failures = (self.base, self.lost, OSError, UnicodeError)
+        """What it raises."""
         self._sent, self._unsent = _Translated(self, sent=True), _Translated(self, sent=False)
 
     def translated(self, *, sent: bool = True) -> AbstractContextManager[None]:
         """Driver exceptions never leave the block. `sent`: whether the command may have reached the server."""
         return self._sent if sent else self._unsent
 
+    def said(self, error: Exception) -> Refusal | Redirected:
+        """What an error that the server answered with says, where it is an answer. Raises it, in our words, where it is none."""
+        said = self.in_our_words(error, sent=True)
+        if isinstance(said, Refused):
+            return said.refusal
+        if isinstance(said, Redirected):
+            return said
+        raise said from error
+
     def in_our_words(self, error: Exception, sent: bool) -> Exception:
+        """`error` as `StoreUnavailable`, `Refused` or `Redirected`. `sent`: as for `translated`."""
+        if _ECHO in str(error):  # of the command: what a session holds, perhaps
+            error.args = (str(error).partition(_ECHO)[0],)
         if isinstance(error, self.lost):
             reason = error.__context__ or error.__cause__
             error = reason if isinstance(reason, self.base) else error
@@ -117,14 +131,10 @@ class _Translated(AbstractContextManager[None]):
 
     def __init__(self, driver: Driver, *, sent: bool) -> None:
         self._driver, self._is_sent = driver, sent
-        self._kinds = (driver.base, driver.lost, OSError, UnicodeError)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, self._kinds):
-            return
-        if _ECHO in str(error):  # of the command: what a session holds, perhaps
-            error.args = (str(error).partition(_ECHO)[0],)
-        raise self._driver.in_our_words(error, self._is_sent) from error
+        if isinstance(error, self._driver.failures):
+            raise self._driver.in_our_words(error, self._is_sent) from error
 
 
 _ECHO: Final = ", with args beginning with"

@@ -15,7 +15,7 @@ from ..exceptions import StoreUnavailable
 from ..limit import Timeouts
 from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breakers
-from .redis_driver import Driver, Redirected, Refused
+from .redis_driver import Driver, Redirected
 from .redis_search import Mark, mark_of, search
 from .redis_survey import Flights, glances
 from .redis_wire import Request, exchange
@@ -30,7 +30,7 @@ class Line(Protocol):
         """All of them as one piece."""
 
     def receive(self) -> object:
-        """The next reply. Raises what the server calls an error."""
+        """The next reply. What the server calls an error is one, too: the driver's exception."""
 
 
 class Lines(Protocol):
@@ -50,13 +50,17 @@ def ask(lines: Lines, driver: Driver, request: Request, *, asking: bool = False)
     Raises:
         StoreUnavailable, Redirected
     """
-    with driver.translated(sent=False), lines.connection() as line:
-        with driver.translated():
+    sent = False
+    try:
+        with lines.connection() as line:
+            sent = True
             if asking:
                 line.send([("ASKING",)])
                 line.receive()
             line.send([request.args])
-        answer = _answer(line, driver, request)
+            answer = _answer(line.receive(), driver, request)
+    except driver.failures as error:
+        raise driver.in_our_words(error, sent) from error
     if isinstance(answer, Redirected):
         raise answer
     return answer
@@ -69,33 +73,37 @@ def ask_all(lines: Lines, driver: Driver, requests: Sequence[Request]) -> list[o
     Raises:
         StoreUnavailable
     """
-    with driver.translated(sent=False), lines.connection() as line:
-        with driver.translated():
-            line.send([request.args for request in requests])
-        return [_answer(line, driver, request) for request in requests]
-
-
-def _answer(line: Line, driver: Driver, request: Request) -> object:
+    sent = False
     try:
-        with driver.translated():
-            return fitting(line.receive(), request)
-    except Refused as refused:
-        return refused.refusal
-    except Redirected as redirected:
-        return redirected
+        with lines.connection() as line:
+            sent = True
+            line.send([request.args for request in requests])
+            return [_answer(line.receive(), driver, request) for request in requests]
+    except driver.failures as error:
+        raise driver.in_our_words(error, sent) from error
+
+
+def _answer(reply: object, driver: Driver, request: Request) -> object:
+    """Here, where the connection is still lent: what the server calls an error mostly ends it, and some errors are answers."""
+    if isinstance(reply, Exception):
+        return driver.said(reply)
+    if request.fits(reply):
+        return reply
+    reply = None  # it may be somebody else's session, and a traceback may show variables
+    raise misfit()
 
 
 class Theirs:
     """The connections of a client object that the app gave."""
 
     def __init__(self, pool: Any, driver: Driver) -> None:
-        self._pool, self._arguments = pool, driver.pool_args
+        self._pool, self._arguments, self._errors = pool, driver.pool_args, driver.errors.ResponseError
 
     @contextmanager
     def connection(self) -> Iterator[Line]:
         connection = self._pool.get_connection(*self._arguments)
         try:
-            yield _TheirLine(connection)
+            yield _TheirLine(connection, self._errors)
         except BaseException:
             connection.disconnect()
             raise
@@ -107,21 +115,28 @@ class Theirs:
 
 
 class _TheirLine:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, errors: type[Exception]) -> None:
+        self._connection, self._errors = connection, errors
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         self._connection.send_packed_command([b"".join(self._connection.pack_commands(commands))])
 
     def receive(self) -> object:
-        return self._connection.read_response()
+        try:
+            return self._connection.read_response()
+        except self._errors as error:
+            return error
 
 
 def fitting(reply: object, request: Request) -> object:
     if not request.fits(reply):
-        reply = None  # it may be somebody else's session, and a traceback may show variables
-        raise StoreUnavailable(MISFIT, retry=True)
+        reply = None  # as above
+        raise misfit()
     return reply
+
+
+def misfit() -> StoreUnavailable:
+    return StoreUnavailable(MISFIT, retry=True)
 
 
 class RedisClient:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..exceptions import StoreUnavailable
 from ..record import FORMAT, HEADER_BYTES, REVISION, Kind
@@ -63,8 +62,7 @@ return redis.call('GETEX', KEYS[1])
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What to send, and whether a reply answers it."""
 
     key: bytes
