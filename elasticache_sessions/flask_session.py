@@ -130,6 +130,12 @@ class FlaskSession(Fields, SessionMixin):
 
         A log filter may look at the session while it is being read, in this very thread; it sees an empty one.
         """
+
+        def held(stored: Mapping[str, bytes]) -> Fields:
+            self._take(stored)
+            self.on_unreadable = heard_by(self)
+            return self._itself
+
         with self._lock:
             if self.opened or self._opening:
                 return
@@ -137,7 +143,7 @@ class FlaskSession(Fields, SessionMixin):
             self._take({})
             try:
                 manager = self.manager
-                found = self.ask(lambda: manager.run(load(self.cookie_id, manager.rules, self._hold)))
+                found = self.ask(lambda: manager.run(load(self.cookie_id, manager.rules, held)))
                 if found is not None:
                     self.core, self.found = found, True
                 self.opened, self.failure = True, None
@@ -150,11 +156,6 @@ class FlaskSession(Fields, SessionMixin):
                 self._opening = False
                 if not self.opened:
                     self._look_full()
-
-    def _hold(self, stored: Mapping[str, bytes]) -> Fields:
-        self._take(stored)
-        self.on_unreadable = heard_by(self)
-        return self._itself
 
     def placed(self) -> Session:
         """What the manager is given where the session may get on its user's list: it says where the request comes from."""
