@@ -36,4 +36,6 @@ def merge(
 
 def merge_into(theirs: Record, base: Record, mine: Mapping[str, bytes]) -> dict[str, bytes]:
     """What holds when a request that read `base` writes `mine`, and `theirs` is there now."""
+    if theirs is base:
+        return OpaqueDict(mine)  # nobody else has written
     return merge(base.fields, mine, theirs.fields, from_base=comes_from(theirs.header, base.header))

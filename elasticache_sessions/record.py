@@ -52,6 +52,7 @@ _BODY: Final = HEADER_BYTES + _CRC.size
 _MAX_UINT32: Final = 2**32 - 1
 _NO_REVISION: Final = bytes(REVISION_BYTES)
 _FLAGS_AT: Final = 2
+_BYTES: Final = frozenset({bytes})
 _ALONE: Final = 1
 _ONCE_ALONE: Final = 2
 NO_OWNER: Final = bytes(OWNER_BYTES)
@@ -69,6 +70,7 @@ class Kind(IntEnum):
     """What a record leaves where it was: somebody who still looks for it here has old news of the nodes."""
 
 
+_KINDS: Final = {int(kind): kind for kind in Kind}
 LASTING: Final = frozenset({Kind.LIVE, Kind.INDEX})
 """What is not on its way out, and what tells something: the others have no content, or that of another record."""
 
@@ -216,12 +218,10 @@ def header_of(data: bytes) -> Header:
         raise DecodeError("not the header of a record that is known to this version")
     _, kind, flags, key_number, generation, idle_ttl, created, *others = _HEADER.unpack_from(data)
     authenticated_at, expires_at, idle_end, *revisions, owner = others
-    try:
-        known = Kind(kind)
-    except ValueError as error:
-        raise DecodeError(f"not a record: {error}") from error
+    if kind not in _KINDS:
+        raise DecodeError(f"not a record: {kind} is no kind that is known to this version")
     return Header(
-        known,
+        _KINDS[kind],
         generation,
         tuple(revisions),
         created,
@@ -254,7 +254,7 @@ def unpack(data: bytes, seal: Seal | None = None) -> Record:
         fields = ormsgpack.unpackb(grown(body, data[_FLAGS_AT] & FLAGS))
     except ValueError as error:
         raise DecodeError(f"not a record: {error}") from error
-    if type(fields) is not dict or not all(type(value) is bytes for value in fields.values()):
+    if type(fields) is not dict or not _BYTES.issuperset(map(type, fields.values())):
         raise DecodeError("not a map of fields")
     return Record(header, fields)
 
