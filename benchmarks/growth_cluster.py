@@ -7,7 +7,6 @@ Nodes and workers share the machine, so what is counted beside requests is whose
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import statistics
 import time
@@ -15,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Final
 
 from elasticache_sessions import Session, SessionManager, Settings
 from tests.support.topologies import cluster
 
+from .growth_capacity import cpu_of
 from .growth_visitors import Visitors
 
 NODES: Final = (1, 3, 6)
@@ -29,7 +28,6 @@ SESSIONS: Final = 5_000
 EACH_SAVES: Final = 5
 """One request of so many changes something."""
 _ROUNDS: Final = 3
-_TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +65,12 @@ def measure(seconds: float, advance: Callable[[str], None]) -> list[dict[str, An
 
 
 def _run(pipes: Sequence[Connection], pids: Sequence[int], seconds: float) -> Work:
-    before, began = [_cpu_of(pid) for pid in pids], time.monotonic()
+    before, began = [cpu_of(pid) for pid in pids], time.monotonic()
     for pipe in pipes:
         pipe.send(seconds)
     done = [pipe.recv() for pipe in pipes]
     took = time.monotonic() - began
-    nodes = tuple(_cpu_of(pid) - was for pid, was in zip(pids, before, strict=True))
+    nodes = tuple(cpu_of(pid) - was for pid, was in zip(pids, before, strict=True))
     requests, trips, cpu = (sum(column) for column in zip(*done, strict=True))
     return Work(requests, trips, took, cpu, nodes)
 
@@ -92,12 +90,6 @@ def _row(nodes: int, workers: int, works: Sequence[Work]) -> dict[str, Any]:
         "processors_of_nodes": middle(lambda work: sum(work.nodes_cpu) / work.seconds, 2),
         "busiest_node": middle(lambda work: max(work.nodes_cpu) / work.seconds, 2),
     }
-
-
-def _cpu_of(pid: int) -> float:
-    """Seconds of processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 @contextmanager

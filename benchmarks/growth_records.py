@@ -47,7 +47,7 @@ def ours(memcached: bool, **settings: Any) -> Stack:
     header = signed_in({"user_id": "1"}, rules).header
 
     def make(fields: dict[str, Any]) -> Kept:
-        """What `signed_in` comes to, many times as fast: a test of the two is in `growth_memory`."""
+        """What `signed_in` comes to, many times as fast."""
         session_id = new_id()
         mine = rules.fields()
         mine.update(fields)
@@ -172,16 +172,17 @@ def django_cache(memcached: bool) -> Stack:
         cache._cache.get_client = lambda *_, **__: notes
 
     def make(fields: dict[str, Any]) -> Kept:
-        session = SessionStore("".join(random.choices(VALID_KEY_CHARS, k=32)))
+        key = "".join(random.choices(VALID_KEY_CHARS, k=32))
+        session: Any = SessionStore(key)
         session._session_cache = fields
         session.save(must_create=True)
-        return Kept(session.session_key, notes.key.encode(), bytes(notes.value), notes.flags)
+        return Kept(key, notes.key.encode(), bytes(notes.value), notes.flags)
 
     def loads(url: str) -> Load:
         reader = type(cache)(url.partition("//")[2] if memcached else url, {})
 
         def load(key: str) -> dict[str, Any]:
-            session = SessionStore(key)
+            session: Any = SessionStore(key)
             session._cache = reader
             return dict(session.items())
 
