@@ -52,6 +52,11 @@ def signed_cookies(site: Site) -> Asked:
     return _served(site)
 
 
+def least(site: Site) -> Asked:
+    _configure(site, STOCK, SESSION_ENGINE="benchmarks.least", LEAST_PORT=site.valkey_port)
+    return _served(site)
+
+
 def redis_cache(site: Site) -> Asked:
     return _cache(site, f"{CACHES}.redis.RedisCache", site.url())
 

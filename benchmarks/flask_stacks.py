@@ -116,6 +116,14 @@ def signed_cookie(site: Site) -> WsgiAsked:
     return _asked(_app(), site)
 
 
+def least(site: Site) -> WsgiAsked:
+    from .least import LeastInterface
+
+    app = _app()
+    app.session_interface = LeastInterface(site)
+    return _asked(app, site)
+
+
 def flask_session(site: Site, refresh: bool = True) -> WsgiAsked:
     import redis
 

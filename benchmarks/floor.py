@@ -18,12 +18,12 @@ class Floor(Asked):
     """A read is a GET, a change a GET and a SET."""
 
     def __init__(self, get: Callable[[str], bytes], put: Callable[[str, bytes], object]) -> None:
-        self._get, self._put = get, put
+        self.get, self.put = get, put
         self._keys: dict[int, tuple[str, bytes]] = {}
 
     def run(self, ask: Ask) -> Block:
         wall, cpu = [], []
-        get, put = self._get, self._put
+        get, put = self.get, self.put
         key, value = self._entry(ask.size)
         for _ in range(ask.requests):
             computed, started = process_time_ns(), perf_counter_ns()
@@ -40,7 +40,7 @@ class Floor(Asked):
             import ormsgpack
 
             key, value = f"{KEY}:{size}", ormsgpack.packb(content(size))
-            self._put(key, value)
+            self.put(key, value)
             self._keys[size] = key, value
         return self._keys[size]
 

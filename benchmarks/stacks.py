@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
-from .cases import CHANGE, READ, Asked, Case
+from .cases import CHANGE, READ, UNTOUCHED, Asked, Case
 from .payloads import LARGE
 from .sites import Site
 
-Kind = Literal["plain", "ours", "peer", "floor", "layer"]
-"""The app without sessions; ours, and others', which it is subtracted from; a bare client; this package without a framework."""
+Kind = Literal["plain", "ours", "peer", "least", "floor", "layer"]
+"""The app without sessions; ours, others', and the least there could be, which it is subtracted from; a bare client; this package
+without a framework.
+"""
 PLAIN: Final = "plain"
 
 
@@ -32,7 +34,7 @@ class Stack:
     @property
     def has_an_app(self) -> bool:
         """Whose cost without sessions is to be subtracted."""
-        return self.kind in ("ours", "peer")
+        return self.kind in ("ours", "peer", "least")
 
     @property
     def on_memcached(self) -> bool:
@@ -41,6 +43,8 @@ class Stack:
     def can(self, case: Case, size: int) -> bool:
         if self.kind in ("floor", "layer"):
             return case in (READ, CHANGE)
+        if self.kind == "least":
+            return case in (UNTOUCHED, READ, CHANGE)
         return size < LARGE or "cookie" not in self.name  # which browsers would not keep
 
 
@@ -97,6 +101,7 @@ FLASK: Final = (
         _flask("flask_session", refresh=False),
     ),
     Stack("flask-session-memcached", "Flask-Session, Memcached", "peer", _flask("flask_session_memcached")),
+    Stack("least", "the least, by a raw socket", "least", _flask("least")),
     Stack("signed-cookie", "Flask's signed cookie", "peer", _flask("signed_cookie")),
 )
 DJANGO: Final = (
@@ -109,6 +114,7 @@ DJANGO: Final = (
     Stack("pymemcache-cache", "cache, PyMemcacheCache", "peer", _django("pymemcache")),
     Stack("pylibmc-cache", "cache, PyLibMCCache", "peer", _django("pylibmc")),
     Stack("cached-db", "cached_db, RedisCache", "peer", _django("cached_db")),
+    Stack("least", "the least, by a raw socket", "least", _django("least")),
     Stack("signed-cookies", "signed_cookies", "peer", _django("signed_cookies")),
 )
 BY_IDLE_TIMEOUT: Final = Stack(
