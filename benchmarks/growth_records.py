@@ -51,7 +51,7 @@ def ours(memcached: bool, **settings: Any) -> Stack:
         session_id = new_id()
         mine = rules.fields()
         mine.update(fields)
-        head = replace(header, owner=rules.owner_hash(fields["user_id"]), generation=0, revisions=())
+        head = header._replace(owner=rules.owner_hash(fields["user_id"]), generation=0, revisions=())
         record = Record(following(head, secrets.token_bytes(REVISION_BYTES)), mine.encoded())
         return Kept(session_id, rules.key(session_id), bytes(pack(record, rules.seal(session_id))))
 

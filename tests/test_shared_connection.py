@@ -60,7 +60,7 @@ async def number_at(client: AsyncCacheClient, number: int, seconds: float = PATI
 
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENT):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 
 
