@@ -140,7 +140,7 @@ class FlaskSession(Fields, SessionMixin):
             if self.opened or self._opening:
                 return
             self._opening = True
-            self._take({})
+            dict.clear(self)
             try:
                 manager = self.manager
                 found = self.ask(lambda: manager.run(load(self.cookie_id, manager.rules, held)))

@@ -89,6 +89,7 @@ def test_every_value_comes_back_exactly_and_encodes_to_the_same_bytes_again(valu
         bytearray(b"x"),
         [bytearray(b"x"), b"x"],
         ({"deep": [bytearray(b"x")]},),
+        {"price": 0.1, "text": "zażółć", "deep": [({"here": bytearray()},)]},
         2**64,
         -(2**63) - 1,
         10**100,

@@ -46,6 +46,21 @@ def test_what_is_put_in_after_logout_begins_a_new_session(site: Site) -> None:
 
 
 @pytest.mark.parametrize("verb", ["cycle_id", "login", "logout"])
+def test_a_verb_is_not_forgotten_where_an_app_says_that_nothing_changed(memory_site: Site, verb: str) -> None:
+    arguments = ["ada"] if verb == "login" else []
+    memory_site.visit(lambda: session.update(a=1))
+    old = memory_site.cookie()
+    memory_site.visit(
+        lambda: (
+            getattr(memory_site.sessions, verb)(*arguments),
+            setattr(session, "modified", False),
+        )
+    )
+    assert memory_site.cookie() != old
+    assert memory_site.contents(memory_site.client_with(old)) == {}
+
+
+@pytest.mark.parametrize("verb", ["cycle_id", "login", "logout"])
 def test_a_verb_is_not_forgotten_when_apply_follows(site: Site, verb: str) -> None:
     """Else an id from before the login stays good: session fixation."""
     arguments = ["ada"] if verb == "login" else []

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
@@ -13,6 +12,7 @@ from ..fields import Fields
 from ..session import SessionId, new_id
 from .lazy import LazySession
 from .signing_in import sign_in, take_back
+from .state import State
 
 T = TypeVar("T")
 
@@ -161,28 +161,22 @@ class SessionStore(LazySession):
         # It counts already, so the browser must hear of it, whatever becomes of the request.
         self._state.moved = True
 
-    # What Django's middleware asks before it saves: where that reads the session, the save need not look again.
-
-    @contextmanager
-    def _for_expiry(self) -> Iterator[None]:
-        just_read = self._state.core is None or self._state.just_read
-        yield
-        self._state.just_read = just_read
+    # What Django's middleware asks before it saves.
 
     def get_expire_at_browser_close(self) -> bool:
-        with self._for_expiry():
+        with _Aside(self._state):
             return bool(super().get_expire_at_browser_close())
 
     async def aget_expire_at_browser_close(self) -> bool:
-        with self._for_expiry():
+        with _Aside(self._state):
             return bool(await super().aget_expire_at_browser_close())
 
     def get_expiry_age(self, **known: Any) -> int:
-        with self._for_expiry():
+        with _Aside(self._state):
             return int(super().get_expiry_age(**known))
 
     async def aget_expiry_age(self, **known: Any) -> int:
-        with self._for_expiry():
+        with _Aside(self._state):
             return int(await super().aget_expiry_age(**known))
 
     # A random key is free, and the store forgets by itself: neither needs to be asked.
@@ -200,6 +194,21 @@ class SessionStore(LazySession):
     @classmethod
     async def aclear_expired(cls) -> None:
         """As `clear_expired`."""
+
+
+class _Aside:
+    """The block is no use of the session: where it reads it, the save that follows need not look again."""
+
+    __slots__ = ("_just_read", "_state")
+
+    def __init__(self, state: State) -> None:
+        self._state, self._just_read = state, state.core is None or state.just_read
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._state.just_read = self._just_read
 
 
 def secret(session_key: str | None) -> SessionId | None:
