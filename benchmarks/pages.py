@@ -100,7 +100,9 @@ _LAYERS: Final = (
     ("flask", "our-client", "our client"),
     ("flask", "our-manager", "our manager"),
     ("flask", "ours", "ours in Flask"),
+    ("flask", "least", "the least in Flask"),
     ("django", "ours", "ours in Django"),
+    ("django", "least", "the least in Django"),
     ("flask", "socket-memcached", "a socket to Memcached"),
     ("flask", "pymemcache", "pymemcache"),
     ("flask", "our-client-memcached", "our client, Memcached"),
@@ -127,5 +129,5 @@ BLOCKS: Final[dict[str, Callable[[Results], Iterator[str]]]] = {
 
 
 def marks(page: str) -> set[str]:
-    """The blocks that a page has room for."""
+    """The blocks that a page has room for, those of others too."""
     return set(re.findall(r"^<!-- ([\w-]+):begin -->$", page, re.MULTILINE))

@@ -142,7 +142,8 @@ def test_the_long_way_hands_on_all_that_it_gets_in_order() -> None:
 
 
 def test_the_page_has_a_place_for_each_block_and_no_other() -> None:
-    assert pages.marks((ROOT / "docs" / "performance.md").read_text()) == set(pages.BLOCKS)
+    marks = pages.marks((ROOT / "docs" / "performance.md").read_text())
+    assert {mark for mark in marks if not mark.startswith("growth-")} == set(pages.BLOCKS)
 
 
 def test_the_page_says_what_the_last_whole_run_found() -> None:
