@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
-from werkzeug.http import parse_cookie
+from werkzeug.sansio.http import parse_cookie
 
 from .exceptions import SessionEnded, StoreUnavailable
 from .flask_outage import answer_without, keep_from_caches, rewrite, says_what_did_not_happen
