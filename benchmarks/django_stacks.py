@@ -103,7 +103,7 @@ def ours(site: Site, memcached: bool = False, by_idle_timeout: bool = False, **o
         OURS,
         INSTALLED_APPS=["elasticache_sessions.django"],
         SESSION_ENGINE="elasticache_sessions.django",
-        ELASTICACHE_SESSIONS_URL=site.url(memcached),
+        **site.settings(memcached),
         **more,
     )
     return _served(site)

@@ -151,7 +151,7 @@ def _flask_session(site: Site, refresh: bool, **config: Any) -> WsgiAsked:
 
 def ours(site: Site, memcached: bool = False, **settings: Any) -> WsgiAsked:
     app = _app()
-    app.config["ELASTICACHE_SESSIONS_URL"] = site.url(memcached)
+    app.config.update(site.settings(memcached))
     app.config.update({f"ELASTICACHE_SESSIONS_{name}": value for name, value in settings.items()})
     sessions = ElastiCacheSessions(app)
     return _asked(app, site, sessions.cycle_id, sessions.login, sessions.logout)
