@@ -52,7 +52,7 @@ def main() -> None:
         results.write(asked.out / "results.json")
         if whole:
             pictures.draw(results, asked.out)
-    elif whole and not (asked.rounds or asked.quick):
+    elif whole and (asked.publish or not (asked.rounds or asked.quick)):
         results.write(ROOT / "benchmarks" / "results.json")
         pictures.draw(results, ROOT / "docs" / "images")
         page = ROOT / "docs" / "performance.md"
@@ -72,6 +72,9 @@ def _arguments() -> argparse.Namespace:
         "--rounds", type=int, help=f"how often each stack is asked; {ROUNDS} if you do not say"
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds: for a first look")
+    parser.add_argument(
+        "--publish", action="store_true", help="write what a whole run writes, whatever the rounds"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and the pictures there")
     return parser.parse_args()
 

@@ -12,12 +12,12 @@ from elasticache_sessions.clients.choice import client_for
 
 from .cases import READ, Ask, Asked, Block
 from .payloads import NAME, content
-from .sites import LIFETIME, PATIENCE, Site
+from .sites import LIFETIME, Site
 
 
 class Layer(Asked):
     def __init__(self, site: Site, memcached: bool) -> None:
-        self.settings = Settings(url=site.url(memcached), **PATIENCE)
+        self.settings = Settings.from_mapping(site.settings(memcached))
         self.manager = SessionManager.connect(self.settings)
         self._ids: dict[int, str] = {}
 
