@@ -9,10 +9,10 @@ STORE ?= valkey
 PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint format clean system
+.PHONY: help demo test test-all bench bench-growth lint format clean system
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## Two shops, Flask and Django, each on three instances behind a load balancer, at http://127.0.0.1:8000 and :8001
 	@case "$(STORE)" in memcached*) bash .ci/prepare system memcached;; esac
@@ -29,6 +29,10 @@ test-all: system .venv/ready ## What `make test` leaves out: load, scale, faults
 bench: .venv-bench/ready ## What sessions cost beside every peer, in some 10 minutes; ARGS=--quick for a first look
 	@bash .ci/prepare system memcached
 	.venv-bench/bin/python -m benchmarks $(ARGS)
+
+bench-growth: .venv-bench/ready ## What becomes of it with a million sessions, more nodes and workers, crowds on one session; in about an hour
+	@bash .ci/prepare system memcached
+	.venv-bench/bin/python -m benchmarks.growth $(ARGS)
 
 lint: .venv/ready ## ruff, mypy --strict, and cfn-lint for the CloudFormation templates
 	.venv/bin/ruff check

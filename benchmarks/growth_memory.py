@@ -9,7 +9,7 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,12 +20,24 @@ from elasticache_sessions.manager import rules_for
 from tests.support.servers import MEMCACHED, REDIS_7_0, VALKEY_9_1, Flavour, Server
 
 from .growth_loading import load, memory
-from .growth_records import LIFETIME, STACKS, Kept, Stack, django_cache, flask_session, ours, signed_in
+from .growth_records import (
+    LIFETIME,
+    STACKS,
+    Kept,
+    Stack,
+    django_cache,
+    flask_session,
+    ours,
+    signed_in,
+    tombstone,
+)
 from .growth_visitors import Visitors
 
 COMPRESSED: Final = "compressed"
+LIST: Final = "a user's list of one session"
+ENDED: Final = "an ended session"
 _CHECKED: Final = 200
-_LISTS: Final = 20_000
+_OTHERS: Final = 20_000
 _SAMPLE: Final = 2_000
 _BLOCKS: Final = 150
 _BLOCK: Final = 20
@@ -144,7 +156,8 @@ def _measured(job: Job, advance: Callable[[int], None]) -> tuple[list[Taken], li
             _check(stack, server, job, ids)
         if not job.few:
             return taken, []
-        taken += [_lists(_started(flavour, stays), job) for flavour in flavours]
+        for flavour in flavours:
+            taken += beside(flavour, job)
         return taken, _speeds(stack, job, servers[0], ids, flavours[0], stays)
 
 
@@ -193,20 +206,26 @@ def _check(stack: Stack, server: Server, job: Job, ids: list[tuple[int, str]]) -
         assert {**found, "csrf": ""} == {**made, "csrf": ""}, f"{stack.name} holds something else: {found}"
 
 
-def _lists(server: Server, job: Job) -> Taken:
-    """Of users' lists alone: each user is signed in with one session."""
+def beside(flavour: Flavour, job: Job) -> list[Taken]:
+    """What ours stores beside sessions: the list of a user who is signed in with one, and what an ended one leaves."""
     rules = rules_for(Settings(url="memory://"), idle_timeout=LIFETIME)
-    visitors, before = Visitors(job.size), memory(server, job.memcached)
-    made = [signed_in(visitors.fields(number), rules).listed for number in range(_LISTS)]
-    load(server, ((write.key, write.value, 0) for write in made), job.memcached)
-    full = memory(server, job.memcached)
-    sizes = (sum(len(write.key) for write in made), sum(len(write.value) for write in made))
-    used = (full.used - before.used, full.held - before.held)
-    return Taken(
-        "a user's list of one session",
-        *(server.name, job.size, _LISTS),
-        *(total / _LISTS for total in (*sizes, *used)),
-    )
+    visitors = Visitors(job.size)
+    made = [signed_in(visitors.fields(number), rules) for number in range(_OTHERS)]
+    return [
+        _taken_by(LIST, flavour, job, [(one.listed.key, one.listed.value) for one in made]),
+        _taken_by(ENDED, flavour, job, [(one.session.key, tombstone(one)) for one in made]),
+    ]
+
+
+def _taken_by(name: str, flavour: Flavour, job: Job, made: Sequence[tuple[bytes, bytes]]) -> Taken:
+    with ExitStack() as stays:
+        server = _started(flavour, stays)
+        before = memory(server, job.memcached)
+        load(server, ((key, value, 0) for key, value in made), job.memcached)
+        full = memory(server, job.memcached)
+    sizes = (sum(len(key) for key, _ in made), sum(len(value) for _, value in made))
+    totals = (*sizes, full.used - before.used, full.held - before.held)
+    return Taken(name, server.name, job.size, len(made), *(total / len(made) for total in totals))
 
 
 def _speeds(

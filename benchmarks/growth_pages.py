@@ -15,10 +15,15 @@ def filled(page: str, found: Found) -> str:
     for name, block in BLOCKS.items():
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         before, mark, rest = page.partition(begin)
-        if mark and name.removeprefix("growth-") in found:
+        if mark and part_of(name) in found:
             lines = "".join(f"{line}\n" for line in block(found))
             page = before + begin + lines + end + rest.partition(end)[2]
     return page
+
+
+def part_of(name: str) -> str:
+    """Where the figures of a block are."""
+    return PARTS.get(name, name.removeprefix("growth-"))
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], words: int = 1) -> Iterator[str]:
@@ -30,7 +35,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], words: int
 
 def memory(found: Found) -> Iterator[str]:
     """Of each server and size: what a session takes, and what ours takes by theirs."""
-    rows = [row for row in found["memory"] if row["stack"] != LIST]
+    rows = [row for row in found["memory"] if row["stack"] not in BESIDE]
     mine = {(row["server"], row["size"]): row for row in rows if row["stack"] == OURS}
     table = []
     for (server, size), own in mine.items():
@@ -39,7 +44,7 @@ def memory(found: Found) -> Iterator[str]:
                 continue
             taken = _taken(row)
             rest = taken - row["key"] - row["value"]
-            by = f"{_taken(own) / taken:.2f}" if row is not own else ""
+            by = "" if row["stack"].startswith(OURS) else f"{_taken(own) / taken:.2f}"
             name = f"**{row['stack']}**" if row["stack"] == OURS else row["stack"]
             place = f"{server}, {_SIZES[size]}"
             table.append(
@@ -48,7 +53,17 @@ def memory(found: Found) -> Iterator[str]:
     yield from _table(("", "bytes a session", "key", "value", "the rest", "all", "ours is"), table, 2)
 
 
-LIST: Final = "a user's list of one session"
+def beside(found: Found) -> Iterator[str]:
+    """What ours stores beside sessions."""
+    rows = [
+        (row["stack"], row["server"], *(f"{one:.0f}" for one in (row["key"], row["value"], _taken(row))))
+        for row in sorted(found["memory"], key=lambda row: str(row["stack"]))
+        if row["stack"] in BESIDE
+    ]
+    yield from _table(("bytes", "", "key", "value", "all"), rows, 2)
+
+
+BESIDE: Final = ("a user's list of one session", "an ended session")
 
 
 def _taken(row: Mapping[str, Any]) -> float:
@@ -138,9 +153,12 @@ def _crowds(
 
 BLOCKS: Final[dict[str, Callable[[Found], Iterator[str]]]] = {
     "growth-memory": memory,
+    "growth-beside": beside,
     "growth-speed": speed,
     "growth-cluster": cluster,
     "growth-capacity": capacity,
     "growth-contention": contention,
     "growth-virtual": virtual,
 }
+PARTS: Final = {"growth-beside": "memory"}
+"""Where a block's figures are, if not under its name."""

@@ -10,11 +10,17 @@ from typing import Any, Final
 
 from elasticache_sessions import Session, SessionManager, Settings, flows
 from elasticache_sessions.clients.base import Stored, Write
+from elasticache_sessions.index import Origin
 from elasticache_sessions.manager import rules_for
-from elasticache_sessions.record import REVISION_BYTES, Header, Record, following, pack
+from elasticache_sessions.record import REVISION_BYTES, Header, Kind, Record, following, pack
 from elasticache_sessions.session import Rules, new_id
 
 LIFETIME: Final = 14 * 86_400
+_ORIGIN: Final = Origin(
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
+    "203.0.113.57",
+)
+"""What most browsers say of themselves, which the list of a user's sessions keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class SignedIn:
 
 def signed_in(fields: dict[str, Any], rules: Rules) -> SignedIn:
     """By a store that holds nothing, and keeps everything."""
-    session = Session(owner=fields["user_id"])
+    session = Session(owner=fields["user_id"], origin=_ORIGIN)
     session.fields.update(fields)
     written: dict[bytes, Write] = {}
     flow = flows.commit(session, rules)
@@ -95,6 +101,12 @@ def signed_in(fields: dict[str, Any], rules: Rules) -> SignedIn:
         record = written.pop(rules.key(session.id))
         (listed,) = written.values()
         return SignedIn(session.stored.header, record, listed)
+
+
+def tombstone(signed: SignedIn) -> bytes:
+    """What stays of a session that has ended, or got another id, for as long as it could have lived."""
+    header = following(signed.header._replace(kind=Kind.TOMBSTONE), secrets.token_bytes(REVISION_BYTES))
+    return bytes(pack(Record(header)))
 
 
 class _Notes:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import pages, payloads, plan, results, targets
+from benchmarks import (
+    growth_pages,
+    growth_records,
+    growth_virtual,
+    growth_visitors,
+    pages,
+    payloads,
+    plan,
+    results,
+    targets,
+)
 from benchmarks.browser import Jar
 from benchmarks.cases import CASES, READ, Block
 from benchmarks.delay import delayed
 from benchmarks.figures import Measured, Sample, Spread, calm, difference, ratio
+from benchmarks.growth_visitors import SIZES
 from benchmarks.payloads import SMALL
 from benchmarks.plan import Point
+from elasticache_sessions.record import unpack
+from elasticache_sessions.session import Rules
 
 ROOT = Path(__file__).parents[1]
 FLASK = next(group for group in plan.GROUPS if group.name == "flask")
@@ -142,13 +157,46 @@ def test_the_long_way_hands_on_all_that_it_gets_in_order() -> None:
 
 
 def test_the_page_has_a_place_for_each_block_and_no_other() -> None:
-    marks = pages.marks((ROOT / "docs" / "performance.md").read_text())
-    assert {mark for mark in marks if not mark.startswith("growth-")} == set(pages.BLOCKS)
+    blocks = {*pages.BLOCKS, *growth_pages.BLOCKS}
+    assert pages.marks((ROOT / "docs" / "performance.md").read_text()) == blocks
 
 
 def test_the_page_says_what_the_last_whole_run_found() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
     assert page == pages.filled(page, results.Results.read(ROOT / "benchmarks" / "results.json"))
+
+
+def test_the_page_says_what_became_of_growth() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    found = json.loads((ROOT / "benchmarks" / "growth.json").read_text())
+    assert {growth_pages.part_of(name) for name in growth_pages.BLOCKS} <= set(found)
+    assert page == growth_pages.filled(page, found)
+
+
+def test_a_crowd_loses_no_change_in_virtual_time() -> None:
+    place = growth_virtual.PLACES[0]
+    (one,) = growth_virtual.crowd(place, 1, random.Random(1))
+    assert (one.trips, one.conflicts) == (2, 0)
+    crowd = growth_virtual.crowd(place, 16, random.Random(1))  # looks whether all changes are there
+    assert sum(request.conflicts for request in crowd) >= 15
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_visitors_hold_as_much_as_they_are_to_and_no_two_the_same(size: int) -> None:
+    visitors = growth_visitors.Visitors(size)
+    made = [json.dumps(visitors.fields(number)) for number in range(1000)]
+    assert len(set(made)) == len(made)
+    assert sum(map(len, made)) / len(made) == pytest.approx(size, rel=0.05)
+
+
+def test_what_is_loaded_by_the_million_is_what_a_sign_in_stores() -> None:
+    fields = growth_visitors.Visitors(200).fields(7)
+    stack, rules = growth_records.ours(memcached=False), Rules("sess:", growth_records.LIFETIME)
+    kept, signed = stack.make(fields), growth_records.signed_in(fields, rules)
+    loaded, stored = unpack(kept.value), unpack(signed.session.value)
+    assert dict(loaded.fields) == dict(stored.fields)
+    apart: dict[str, Any] = {"revisions": (), "created": 0, "authenticated_at": 0, "expires_at": 0}
+    assert loaded.header._replace(**apart) == stored.header._replace(**apart)
 
 
 @pytest.mark.parametrize("case", CASES)
