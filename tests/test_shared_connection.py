@@ -171,6 +171,31 @@ def test_what_follows_a_reply_that_does_not_fit_is_given_to_nobody(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", 1),
+        (b"-NOPERM this user has no permissions to run the 'getex' command\r\n", 1),
+        (b"-READONLY You can't write against a read only replica.\r\n", 2),
+        (b"-NOAUTH Authentication required.\r\n", 2),
+    ],
+    ids=["out of memory", "no permission", "read only", "signed in no more"],
+)
+def test_an_error_is_of_the_command_or_of_the_connection(
+    single_proxy: Proxy, said: bytes, connections: int
+) -> None:
+    async def main() -> None:
+        async with connected(single_proxy.url) as client:
+            await store(client, 0)
+            single_proxy.replace_reply(said, when=lambda command: command[0] == b"GETEX")
+            failure = await fails(number_at(client, 0))
+            assert not failure.sent
+            assert await number_at(client, 0) == 0
+            assert single_proxy.total.connections == connections
+
+    asyncio.run(main())
+
+
 def test_what_comes_without_a_question_is_given_to_nobody(single_proxy: Proxy) -> None:
     async def main() -> None:
         async with connected(single_proxy.url) as client:

@@ -76,9 +76,11 @@ class Shared:
             return refused.refusal
         except Redirected:
             raise
-        except StoreUnavailable:
-            # Late, or a primary that became a replica: whoever asks next connects anew.
-            stream.retire()
+        except StoreUnavailable as failure:
+            # Late, or a primary that became a replica: whoever asks next connects anew. Not where this command alone was
+            # refused: a store that is out of memory refuses every write, and reads would wait for new connections.
+            if failure.sent or failure.retry or isinstance(error, exceptions.AuthenticationError):
+                stream.retire()
             raise
 
     async def _ready(self) -> Stream:
