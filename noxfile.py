@@ -25,7 +25,7 @@ EACH_KIND = "valkey-9.1,memcached,memory"
 # What waits for time to pass, or for nodes to come and go, takes long, and is no other on another Python.
 ONCE = (
     *("discovery", "discovery_history", "memcached_copies_load", "memcached_model", "memcached_scaling"),
-    *("aws_servers", "breaker", "cluster_failover", "failover", "limit", "outage_costs"),
+    *("aws_servers", "benchmarks", "breaker", "cluster_failover", "failover", "limit", "outage_costs"),
 )
 OWN_SUITES = "tests/test_django_own_suite.py"
 PROJECT = nox.project.load_toml("pyproject.toml")
