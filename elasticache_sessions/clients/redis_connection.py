@@ -89,9 +89,9 @@ class Connection(redis.connection.Connection):
     @property
     def is_usable(self) -> bool:
         """Whether a command may be sent: it is open, and nothing that belongs to an earlier one waits to be read."""
-        if self._sock is None or not self._sock.is_quiet():
-            return False
-        return self._replies is None or not self._replies.has_data()
+        if self._replies is None:
+            return self._sock is not None and not self.can_read()
+        return self._sock is not None and self._sock.is_quiet() and not self._replies.has_data()
 
     def close(self) -> None:
         self.disconnect()  # type: ignore[no-untyped-call]  # as above
