@@ -200,6 +200,7 @@ OF_REDIS = {
     "cluster down": b"-CLUSTERDOWN The cluster is down\r\n",
     "try again": b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
     "moved": b"-MOVED 1 127.0.0.1:1\r\n",
+    "moved to nowhere": b"-MOVED 1\r\n",
     "no password": b"-NOAUTH Authentication required.\r\n",
     "no permission": b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n",
     "no script, not even then": b"-NOSCRIPT No matching script.\r\n",

@@ -54,8 +54,8 @@ class Driver:
         )
         # valkey-py wants a command's name there, redis-py warns of one.
         self.pool_args: tuple[str, ...] = () if redis else ("",)
-        self.failures = (self.base, self.lost, OSError, UnicodeError)
-        """What it raises."""
+        self.failures = (self.base, self.lost, OSError, ValueError)
+        """What it raises; the last one for a MOVED, say, that does not name an address."""
         self._sent, self._unsent = _Translated(self, sent=True), _Translated(self, sent=False)
 
     def translated(self, *, sent: bool = True) -> AbstractContextManager[None]:

@@ -86,7 +86,7 @@ class Stream(asyncio.Protocol):
                 if not fitting:
                     self._break(_broken())
                     return
-        except hiredis.HiredisError as error:
+        except (hiredis.HiredisError, ValueError) as error:  # the latter for a MOVED without an address
             self._break(exceptions.InvalidResponse(str(error)))
             return
         if not self.takes_more:
