@@ -135,6 +135,7 @@ class Shared:
 
 async def _greet(stream: Stream, *words: Any) -> None:
     (reply,) = stream.put([(words, _is_ok)], running().need())
+    del words  # the password is among them, and a traceback may show variables
     answer = await reply
     if isinstance(answer, Exception):
         raise answer
