@@ -16,7 +16,16 @@ from elasticache_sessions.clients import network
 from elasticache_sessions.limit import EachWait, TimeLimit, Timeouts, running
 from tests.support import topologies
 from tests.support.dialects import Access
-from tests.support.load import PATIENT, Manager, at_once, contents, manager_of, manager_session, once_back
+from tests.support.load import (
+    PATIENT,
+    Manager,
+    at_once,
+    contents,
+    is_read,
+    manager_of,
+    manager_session,
+    once_back,
+)
 from tests.support.proxy import Proxy
 from tests.support.scripts import run
 from tests.support.servers import REDIS_7_0, Server
@@ -433,3 +442,19 @@ def test_without_hiredis_it_works_as_well(single_store: Store) -> None:
         asyncio.run(main())
     """
     assert run(script, single_store.url).split() == ["Ada"] * 4
+
+
+def test_without_hiredis_a_reply_that_nobody_asked_for_is_given_to_nobody(single_proxy: Proxy) -> None:
+    script = """
+        import sys
+        sys.modules["hiredis"] = None
+        from elasticache_sessions import *
+        manager = SessionManager.connect(Settings(url=sys.argv[1], timeout=10, connect_timeout=10))
+        session = Session()
+        session.fields["user"] = "Ada"
+        manager.save(session)
+        print(manager.load("A" * len(session.id)))  # its reply comes twice
+        print(manager.load(session.id).fields["user"])
+    """
+    single_proxy.replace_reply(b"$-1\r\n$-1\r\n", when=is_read)
+    assert run(script, single_proxy.url).split() == ["None", "Ada"]

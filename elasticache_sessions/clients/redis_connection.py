@@ -131,6 +131,7 @@ class Connection(redis.connection.Connection):
 def opened(**options: Any) -> Connection:
     """A connection that is open from the beginning, as `pool.Pool` wants it."""
     connection = Connection(**options)
+    options.clear()  # the password is among them, and a traceback may show variables
     connection.connect()  # type: ignore[no-untyped-call]  # as above
     return connection
 
