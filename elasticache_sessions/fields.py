@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from typing import Any, Final, NoReturn, Self, SupportsIndex
 
@@ -131,12 +130,12 @@ class Fields(Discreet, dict[str, Any]):
         for name, value in list(super().items()):
             if value is _ENCODED or name not in stored:
                 continue
-            if name not in self._open_ended and stored[name] == self._stored.get(name):
-                kept[name] = value
-                continue
-            with suppress(EncodeError):
-                if self.form(value, stored[name]) == stored[name]:
+            same = name not in self._open_ended and stored[name] == self._stored.get(name)
+            try:
+                if same or self.form(value, stored[name]) == stored[name]:
                     kept[name] = value
+            except EncodeError:
+                pass
         self._take(stored)
         for name, value in kept.items():
             self._put(name, value)

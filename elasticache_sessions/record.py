@@ -123,7 +123,18 @@ def pack(record: Record, seal: Seal | None = None) -> bytes:
     """The stored form: encrypted and compressed as `seal` says, or neither. What does not fit its place (a time after 2106) is
     stored as the largest that does.
     """
-    head, body = record.header, ormsgpack.packb(dict(record.fields))
+    head, fields = record.header, record.fields
+    body = ormsgpack.packb(fields if isinstance(fields, dict) else dict(fields))
+    numbers: tuple[int, ...] = (
+        head.generation,
+        head.idle_ttl,
+        head.created,
+        head.authenticated_at,
+        head.expires_at,
+        head.idle_end,
+    )
+    if max(numbers) > _MAX_UINT32:
+        numbers = tuple([min(number, _MAX_UINT32) for number in numbers])
     revisions = (head.revisions + (_NO_REVISION,) * KEPT_REVISIONS)[:KEPT_REVISIONS]
     compression = key_number = 0
     if seal is not None and head.kind in LASTING:
@@ -133,12 +144,7 @@ def pack(record: Record, seal: Seal | None = None) -> bytes:
         head.kind,
         _ALONE * head.alone | _ONCE_ALONE * head.once_alone | compression | (head.looked_after % 16) << 4,
         key_number,
-        min(head.generation, _MAX_UINT32),
-        min(head.idle_ttl, _MAX_UINT32),
-        min(head.created, _MAX_UINT32),
-        min(head.authenticated_at, _MAX_UINT32),
-        min(head.expires_at, _MAX_UINT32),
-        min(head.idle_end, _MAX_UINT32),
+        *numbers,
         *revisions,
         head.owner,
     )
@@ -216,14 +222,14 @@ def header_of(data: bytes) -> Header:
     """
     if len(data) < HEADER_BYTES or data[0] != FORMAT:
         raise DecodeError("not the header of a record that is known to this version")
-    _, kind, flags, key_number, generation, idle_ttl, created, *others = _HEADER.unpack_from(data)
-    authenticated_at, expires_at, idle_end, *revisions, owner = others
+    _, kind, flags, key_number, *numbers, first, second, third, fourth, owner = _HEADER.unpack_from(data)
+    generation, idle_ttl, created, authenticated_at, expires_at, idle_end = numbers
     if kind not in _KINDS:
         raise DecodeError(f"not a record: {kind} is no kind that is known to this version")
     return Header(
         _KINDS[kind],
         generation,
-        tuple(revisions),
+        (first, second, third, fourth),
         created,
         authenticated_at,
         expires_at,
