@@ -298,6 +298,29 @@ def test_closing_tells_those_who_wait(single_proxy: Proxy) -> None:
     asyncio.run(main())
 
 
+def test_closing_tells_those_who_wait_until_it_is_connected(single_proxy: Proxy) -> None:
+    """As a failure: they were not cancelled."""
+
+    async def main() -> None:
+        async with connected(f"{single_proxy.url}/1") as client:
+            single_proxy.hold_replies()
+            (waiting,) = await asked(number_at(client, 0))
+            await until(lambda: "SELECT" in single_proxy.total.names)
+            (cancelled,) = await asked(number_at(client, 0))
+            closing = asyncio.create_task(client.aclose())
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await closing
+            assert not (await fails(waiting)).sent
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            single_proxy.release_replies()
+            await store(client, 0)
+            assert await number_at(client, 0) == 0
+
+    asyncio.run(main())
+
+
 def test_a_user_signs_in_where_the_url_names_one(own_server: Server) -> None:
     own_server.command("ACL", "SETUSER", "ada", "on", ">a secret", "~*", "+@all")
     own_server.command("CONFIG", "SET", "requirepass", "another")

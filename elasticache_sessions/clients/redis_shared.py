@@ -87,17 +87,24 @@ class Shared:
         stream = self._stream
         if stream is not None and stream.takes_more:
             return stream
-        if self._connecting is None or self._connecting.done():
+        connecting = self._connecting
+        if connecting is None or connecting.done():
             # Of nobody's context: the connection would keep that of whoever came first, his request and all.
-            self._connecting = asyncio.create_task(self._connect(), context=Context())
-            self._connecting.add_done_callback(_heard)
+            connecting = self._connecting = asyncio.create_task(self._connect(), context=Context())
+            connecting.add_done_callback(_heard)
         try:
             with self._driver.translated(sent=False), running().connecting():
                 try:
                     async with asyncio.timeout(running().need()):
-                        return await asyncio.shield(self._connecting)
+                        return await asyncio.shield(connecting)
                 except TimeoutError as error:
                     raise exceptions.TimeoutError("Timeout connecting to server") from error
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if not connecting.cancelled() or (task is not None and task.cancelling()):
+                        raise
+                    # By `aclose`. Nobody cancelled whoever waits here.
+                    raise exceptions.ConnectionError("it was closed") from None
         except StoreUnavailable as error:
             # Others may be told the same, and each notes on it what he has sent.
             raise copy(error) from error.__cause__
