@@ -149,9 +149,10 @@ def _flask_session(site: Site, refresh: bool, **config: Any) -> WsgiAsked:
     return _asked(app, site, lambda: interface.regenerate(session))
 
 
-def ours(site: Site, memcached: bool = False, **settings: Any) -> WsgiAsked:
+def ours(site: Site, memcached: bool = False, libvalkey: bool = False, **settings: Any) -> WsgiAsked:
+    """`libvalkey`: over a client object of valkey-py's instead of connections of our own."""
     app = _app()
     app.config.update(site.settings(memcached))
     app.config.update({f"ELASTICACHE_SESSIONS_{name}": value for name, value in settings.items()})
-    sessions = ElastiCacheSessions(app)
+    sessions = ElastiCacheSessions(app, client=site.libvalkey() if libvalkey else None)
     return _asked(app, site, sessions.cycle_id, sessions.login, sessions.logout)

@@ -69,9 +69,9 @@ class Manager(Layer):
 class Client(Layer):
     """Reads a record, and slides it; writes the same bytes."""
 
-    def __init__(self, site: Site, memcached: bool) -> None:
+    def __init__(self, site: Site, memcached: bool, libvalkey: bool) -> None:
         super().__init__(site, memcached)
-        self._client = client_for(self.settings, None)
+        self._client = client_for(self.settings, site.libvalkey() if libvalkey else None)
 
     def read(self, session_id: str) -> None:
         self._entry(self.manager.rules.key(session_id))
@@ -91,5 +91,5 @@ def manager(site: Site, memcached: bool = False) -> Manager:
     return Manager(site, memcached)
 
 
-def client(site: Site, memcached: bool = False) -> Client:
-    return Client(site, memcached)
+def client(site: Site, memcached: bool = False, libvalkey: bool = False) -> Client:
+    return Client(site, memcached, libvalkey)

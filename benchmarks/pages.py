@@ -50,12 +50,14 @@ def costs(group: str, *points: str) -> Callable[[Results], Iterator[str]]:
 
 
 def rates(results: Results) -> Iterator[str]:
+    """And the CPU time of the whole request, in µs."""
     tables = [table for table in results.tables if table.at_once > 1]
-    yield f"| {' | '.join(['requests per second', *(table.point for table in tables)])} |"
-    yield "|---|" + "---:|" * len(tables)
+    yield f"| {' | '.join(['requests per second', *(f'{table.point} | CPU, µs' for table in tables)])} |"
+    yield "|---|" + "---:|" * 2 * len(tables)
     for stack, title in _stacks(tables, left_out=()):
         found = [next((cost for cost in table.costs if cost.stack == stack), None) for table in tables]
-        yield f"| {title} | {' | '.join(f'{1e6 / cost.total:,.0f}' if cost else '' for cost in found)} |"
+        cells = [f"{1e6 / cost.total:,.0f} | {cost.computed:,.0f}" if cost else " | " for cost in found]
+        yield f"| {title} | {' | '.join(cells)} |"
 
 
 def layers(results: Results) -> Iterator[str]:
@@ -63,7 +65,7 @@ def layers(results: Results) -> Iterator[str]:
     yield "| µs | read 200 B | CPU | change 200 B | CPU |"
     yield "|---|---:|---:|---:|---:|"
     for group, stack, title in _LAYERS:
-        found = [results.table(group, point).cost(stack) for point in ("read 200 B", "change 200 B")]
+        found = [results.table(group, point).cost(stack) for point in _FAR]
         yield f"| {title} | {' | '.join(f'{cost.own:.0f} | {cost.cpu:.0f}' for cost in found)} |"
 
 
@@ -96,10 +98,13 @@ _LARGER: Final = ("read 2 KB", "change 2 KB", "read 50 KB", "change 50 KB")
 _SLIDING: Final = ("untouched 200 B", "read 200 B", "change 200 B")
 _LAYERS: Final = (
     ("flask", "hiredis", "a socket and hiredis"),
-    ("flask", "redis-py", "redis-py"),
+    ("flask", "valkey-py", "valkey-py with libvalkey"),
+    ("flask", "redis-py", "redis-py with hiredis"),
     ("flask", "our-client", "our client"),
+    ("flask", "our-client-libvalkey", "our client over valkey-py with libvalkey"),
     ("flask", "our-manager", "our manager"),
     ("flask", "ours", "ours in Flask"),
+    ("flask", "ours-libvalkey", "ours in Flask over valkey-py with libvalkey"),
     ("flask", "least", "the least in Flask"),
     ("django", "ours", "ours in Django"),
     ("django", "least", "the least in Django"),

@@ -80,7 +80,8 @@ def _rates(results: Results, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     table: Table = results.table("asgi", "read 2 KB")
-    costs = sorted(table.costs, key=lambda cost: cost.total)
+    with_an_app = [cost for cost in table.costs if cost.kind not in ("layer", "floor")]
+    costs = sorted(with_an_app, key=lambda cost: cost.total)
     figure, axes = plt.subplots(figsize=(7.5, 2.8), layout="constrained")
     colors = [OURS if cost.kind == "ours" else FAINT for cost in costs]
     rates = [1e6 / cost.total for cost in costs]

@@ -8,7 +8,7 @@ from typing import Final
 
 from .cases import CASES, CHANGE, READ, UNTOUCHED, Case
 from .payloads import LARGE, MEDIUM, SIZES, SMALL
-from .stacks import BY_IDLE_TIMEOUT, DJANGO, FLASK, FLOOR, LAYERS, PLAIN, Stack
+from .stacks import ASYNC, BY_IDLE_TIMEOUT, DJANGO, FLASK, FLOOR, LAYERS, PLAIN, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ GROUPS: Final = (
     Group(
         "asgi",
         f"Django under ASGI, {AT_ONCE} requests at once",
-        _named(DJANGO, *ASGI),
+        (*_named(DJANGO, *ASGI), *ASYNC),
         (*_points((SMALL,), READ, CHANGE), *_points((MEDIUM,), READ)),
         at_once=AT_ONCE,
         share=0.4,

@@ -32,3 +32,9 @@ class Site:
         """As this package is told."""
         port = self.memcached_port if memcached else self.valkey_port
         return f"{'memcached' if memcached else 'redis'}://127.0.0.1:{port}"
+
+    def libvalkey(self) -> Any:
+        """A client of valkey-py, which takes libvalkey where it is installed."""
+        import valkey
+
+        return valkey.Valkey(port=self.valkey_port, socket_timeout=5, socket_connect_timeout=5)

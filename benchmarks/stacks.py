@@ -64,6 +64,10 @@ def _layer(function: str, **options: object) -> Callable[[Site], Asked]:
     return partial(_build, "layers", function, options)
 
 
+def _async(function: str, **options: object) -> Callable[[Site], Asked]:
+    return partial(_build, "async_layers", function, options)
+
+
 def _build(module: str, function: str, options: dict[str, object], site: Site) -> Asked:
     """In a worker, which is to import no more than its own stack needs."""
     from importlib import import_module
@@ -84,13 +88,25 @@ FLOOR: Final = (
 )
 LAYERS: Final = (
     Stack("our-client", "our client, Valkey", "layer", _layer("client")),
+    Stack("our-client-libvalkey", "our client, libvalkey", "layer", _layer("client", libvalkey=True)),
     Stack("our-manager", "our manager, Valkey", "layer", _layer("manager")),
     Stack("our-client-memcached", "our client, Memcached", "layer", _layer("client", memcached=True)),
     Stack("our-manager-memcached", "our manager, Memcached", "layer", _layer("manager", memcached=True)),
 )
+ASYNC: Final = (
+    Stack("our-async-manager", "our manager alone, Valkey", "layer", _async("manager")),
+    Stack(
+        "our-async-manager-memcached",
+        "our manager alone, Memcached",
+        "layer",
+        _async("manager", memcached=True),
+    ),
+    Stack("redis-asyncio", "bare redis.asyncio", "floor", _async("redis_asyncio")),
+)
 FLASK: Final = (
     Stack(PLAIN, "Flask without sessions", "plain", _flask("plain")),
     Stack("ours", "ours, Valkey", "ours", _flask("ours")),
+    Stack("ours-libvalkey", "ours, Valkey, libvalkey", "ours", _flask("ours", libvalkey=True)),
     Stack("ours-encrypted", "ours, Valkey, encrypted", "ours", _flask("ours", ENCRYPTION_KEYS=KEYS)),
     Stack("ours-memcached", "ours, Memcached", "ours", _flask("ours", memcached=True)),
     Stack("flask-session", "Flask-Session, Redis", "peer", _flask("flask_session")),
