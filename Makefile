@@ -31,7 +31,7 @@ bench: .venv-bench/ready ## What sessions cost beside every peer, in some 10 min
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
 bench-growth: .venv-bench/ready ## What becomes of it with a million sessions, more nodes and workers, crowds on one session; in about an hour
-	@bash .ci/prepare system memcached
+	@bash .ci/prepare system memcached redis-server
 	.venv-bench/bin/python -m benchmarks.growth $(ARGS)
 
 lint: .venv/ready ## ruff, mypy --strict, and cfn-lint for the CloudFormation templates
