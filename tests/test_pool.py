@@ -109,6 +109,32 @@ def test_a_place_is_free_again_whatever_happened_on_it() -> None:
     assert len(make.made) == 4
 
 
+def test_who_is_killed_while_he_looks_at_one_leaves_it_closed() -> None:
+    """With gevent, looking whether something waits to be read lets others go on."""
+
+    class Watched:
+        closed = killing = False
+
+        @property
+        def is_usable(self) -> bool:
+            if self.killing:
+                raise SystemExit
+            return not self.closed
+
+        def close(self) -> None:
+            self.closed = True
+
+    pool = Pool(Watched, 1)
+    with pool.connection() as first:
+        pass
+    first.killing = True
+    with pytest.raises(SystemExit), pool.connection():
+        pass
+    assert first.closed
+    with pool.connection() as second:
+        assert second is not first
+
+
 def test_closing_closes_what_is_there_at_once_and_what_is_on_loan_when_it_comes_back() -> None:
     make = Maker()
     pool = Pool(make, 2)

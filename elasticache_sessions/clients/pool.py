@@ -114,10 +114,15 @@ class _Held(Generic[C]):
                     return None
                 connection = self._free.pop()
                 self._lent.add(connection)
-            if connection.is_usable:
+            is_usable = False
+            try:
+                is_usable = connection.is_usable
+            finally:  # a greenlet may be killed while it looks
+                if not is_usable:
+                    connection.close()
+                    self._lent.discard(connection)
+            if is_usable:
                 return connection
-            connection.close()
-            self._lent.discard(connection)
 
     def lend(self, connection: C) -> C:
         """A new one."""
