@@ -236,6 +236,7 @@ def test_a_failure_to_connect_is_each_ones_own(single_proxy: Proxy) -> None:
             assert len({id(failure) for failure in failures}) == 3
             assert not any(failure.sent for failure in failures)
             assert "DB index is out of range" in str(failures[0])
+            await until(lambda: single_proxy.open_connections == 0)
 
     asyncio.run(main())
 
