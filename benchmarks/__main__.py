@@ -12,7 +12,6 @@ from typing import Final
 from . import plan
 from .results import Results, about
 
-ROOT: Final = Path(__file__).parents[1]
 ROUNDS: Final = 100
 QUICK: Final = 4
 REQUESTS: Final = 8
@@ -27,10 +26,11 @@ def main() -> None:
 
     # Workers import this module as well; what they do not need would come before what `--against` names.
     try:
-        from . import pages, pictures, tables
+        from . import pictures, tables
     except ImportError as missing:
         sys.exit(f"{missing}; `make bench` prepares a venv that has it, .venv-bench")
     from .measure import blocks, measure
+    from .publish import publish
     from .servers import started
 
     said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}
@@ -53,10 +53,7 @@ def main() -> None:
         if whole:
             pictures.draw(results, asked.out)
     elif whole and (asked.publish or not (asked.rounds or asked.quick)):
-        results.write(ROOT / "benchmarks" / "results.json")
-        pictures.draw(results, ROOT / "docs" / "images")
-        page = ROOT / "docs" / "performance.md"
-        page.write_text(pages.filled(page.read_text(), results))
+        publish(results)
 
 
 def _arguments() -> argparse.Namespace:

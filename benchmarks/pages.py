@@ -60,6 +60,18 @@ def rates(results: Results) -> Iterator[str]:
         yield f"| {title} | {' | '.join(cells)} |"
 
 
+def times(results: Results) -> Iterator[str]:
+    """How many times as many requests per second, ours and, as nobody can have more, an app without sessions."""
+    yield "| times as many requests per second as | RedisCache | django-redis |"
+    yield "|---|---:|---:|"
+    for point in ("read 200 B", "read 2 KB"):
+        table = results.table("asgi", point)
+        for stack in ("ours", "plain"):
+            mine = table.cost(stack)
+            by = [table.cost(peer).total / mine.total for peer in ("redis-cache", "django-redis")]
+            yield f"| {mine.title}, {point} | {by[0]:.2f} | {by[1]:.2f} |"
+
+
 def layers(results: Results) -> Iterator[str]:
     """Where the time of our own goes: the floor, the client, the manager, the frameworks' adapters."""
     yield "| µs | read 200 B | CPU | change 200 B | CPU |"
@@ -128,6 +140,7 @@ BLOCKS: Final[dict[str, Callable[[Results], Iterator[str]]]] = {
     "django-sliding": costs("django-sliding", *_SLIDING),
     "django-far": costs("django-far", *_FAR),
     "asgi": rates,
+    "asgi-times": times,
     "layers": layers,
     "about": about,
 }

@@ -11,6 +11,7 @@ INK: Final = "#24292f"
 FAINT: Final = "#8c959f"
 OURS: Final = "#0969da"
 OTHERS: Final = ("#bc8cff", "#d4a72c", "#8c959f", "#57ab5a")
+TITLES: Final = {"flask-session": "Flask-Session, Redis, as it comes"}
 Bars = tuple[tuple[str, str, str], ...]
 """Group, point, what it is called."""
 
@@ -45,7 +46,7 @@ def _costs(results: Results, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 5.2), layout="constrained")
-    _bars(left, "Flask", results, FLASK_ROWS, ("ours", "flask-session"))
+    _bars(left, "Flask", results, FLASK_ROWS, ("ours", "flask-session", "flask-session-still"))
     _bars(right, "Django", results, DJANGO_ROWS, ("ours", "redis-cache", "django-redis"))
     figure.suptitle(
         "What a session adds to a request, in µs (median; shorter is better)", color=INK, fontweight="bold"
@@ -62,7 +63,7 @@ def _bars(axes: Any, title: str, results: Results, rows: Bars, stacks: tuple[str
         widths = [cost.own for cost in costs]
         longest = max(longest, *widths)
         color = OURS if stack == "ours" else OTHERS[number - 1]
-        axes.barh(places, widths, height * 0.9, label=costs[0].title, color=color)
+        axes.barh(places, widths, height * 0.9, label=TITLES.get(stack, costs[0].title), color=color)
         for place, width in zip(places, widths, strict=True):
             axes.annotate(
                 f"{width:,.0f}", (max(width, 0), place), (3, 0), textcoords="offset points", va="center",
