@@ -412,7 +412,7 @@ class Visitor(threading.Thread):
 class Crowd:
     visitors: list[Visitor]
 
-    def wait_for_answers_of(self, instance: str, seconds: float = 10) -> float:
+    def wait_for_answers_of(self, instance: str, seconds: float = 30) -> float:
         """Until that instance has answered again; how long it took."""
         before = self.answers_of(instance)
         return wait_until(lambda: self.answers_of(instance) > before, seconds, f"{instance} answers")
