@@ -15,6 +15,7 @@ from tests.support.load import at_once
 from tests.support.proxy import Proxy
 from tests.support.scripts import ROOT, run
 from tests.support.servers import free_port
+from tests.support.stores import Store
 
 
 def test_fifty_greenlets_share_five_connections(proxy: Proxy) -> None:
@@ -176,3 +177,28 @@ def test_a_prefork_server_that_loads_the_app_first_counts_exactly(proxy: Proxy, 
             server.send_signal(signal.SIGTERM)
             server.wait(20)
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_requests_that_come_first_and_at_once_find_a_driver(single_store: Store) -> None:
+    """What redis-py is made of imports itself in circles, which two threads must not be in at a time."""
+    script = """
+        import sys, threading, time
+        from elasticache_sessions import *
+        settings, failures = Settings(url=sys.argv[1], timeout=20, connect_timeout=20), []
+        def first(number):
+            time.sleep(number * 0.015)  # while others are in the middle of it
+            try:
+                if number % 2:
+                    AsyncSessionManager.connect(settings)._connect()
+                else:
+                    session = Session()
+                    session.fields["number"] = number
+                    SessionManager.connect(settings).save(session)
+            except BaseException as error:
+                failures.append(repr(error))
+        threads = [threading.Thread(target=first, args=[number]) for number in range(20)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(failures)
+    """
+    assert run(script, single_store.url) == "[]\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -15,7 +14,7 @@ from .breaker import Breakers
 from .pool import Pool
 from .redis_cluster import RedisClusterClient
 from .redis_cluster_async import AsyncRedisClusterClient
-from .redis_driver import Driver
+from .redis_driver import Driver, loaded
 from .redis_tokens import tokens
 from .redis_transport import Lines, RedisClient, Theirs
 from .redis_transport_async import AsyncRedisClient, Carrier, Pooled
@@ -27,7 +26,7 @@ def connect(settings: Settings) -> CacheClient:
     breakers = Breakers(settings.timeouts)
     endpoint = settings.endpoint
     driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
-    ours = importlib.import_module(".redis_connection", __package__)
+    ours = loaded(".redis_connection")
     options = _options(settings, driver, "redis")
 
     def lines_to(host: str, port: int, db: int = 0) -> Lines:
@@ -58,7 +57,7 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
     """A client for the running event loop. Connects on first use."""
     endpoint = settings.endpoint
     driver, tls = Driver("redis", tls=endpoint.tls), context(endpoint)
-    ours = importlib.import_module(".redis_connection", __package__)
+    ours = loaded(".redis_connection")
     options = {**_options(settings, driver, "redis.asyncio"), "max_connections": settings.max_connections}
     where = {"host": endpoint.host, "port": endpoint.port}
     shared_to = _shared(settings, tls, driver, options["credential_provider"]) if ours.hiredis else None
@@ -83,8 +82,8 @@ def connect_async(settings: Settings, breakers: Breakers) -> AsyncCacheClient:
 
 def _shared(settings: Settings, tls: Any, driver: Driver, credentials: Any) -> Callable[[str, int], Carrier]:
     """What makes the connection to a server that all tasks share."""
-    shared = importlib.import_module(".redis_shared", __package__)
-    provider = importlib.import_module("redis.credentials").UsernamePasswordCredentialProvider
+    shared = loaded(".redis_shared")
+    provider = loaded("redis.credentials").UsernamePasswordCredentialProvider
     endpoint = settings.endpoint
     if credentials is None and (endpoint.username or endpoint.password):
         credentials = provider(endpoint.username, endpoint.password)
@@ -104,9 +103,9 @@ _OF_CLUSTERS: Final = {"dynamic_startup_nodes": False}
 def _options(settings: Settings, driver: Driver, package: str) -> dict[str, Any]:
     """Connections that are made in one round trip, and never send a command twice."""
     endpoint = settings.endpoint
-    backoff = importlib.import_module("redis.backoff")
-    retry = importlib.import_module(f"{package}.retry")
-    maintenance = importlib.import_module("redis.maint_notifications")
+    backoff = loaded("redis.backoff")
+    retry = loaded(f"{package}.retry")
+    maintenance = loaded("redis.maint_notifications")
     return {
         "username": endpoint.username,
         "password": endpoint.password,

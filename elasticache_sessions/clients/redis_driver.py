@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import threading
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Final
@@ -16,6 +18,24 @@ _BY_IAM: Final = (
     " With IAM, check that the user signs in by IAM, and is in the cache's user group; that iam_cache, serverless and region "
     "are the cache's own; that this role is allowed elasticache:Connect; and this machine's clock."
 )
+
+
+# Held while the driver is imported, and while the process forks.
+_loading: Final = threading.RLock()
+os.register_at_fork(
+    before=_loading.acquire,
+    after_in_parent=_loading.release,
+    after_in_child=_loading._at_fork_reinit,  # type: ignore[attr-defined]  # as the standard library's own modules do
+)
+
+
+def loaded(name: str) -> ModuleType:
+    """The module of that name: one after the other. The drivers' modules import each other in circles, so that of two threads
+    that import them at once, as the first two requests of a process do, one gets half a module, and the driver is of no use
+    to that process any more.
+    """
+    with _loading:
+        return importlib.import_module(name, __package__)
 
 
 class Refused(Exception):
@@ -39,7 +59,7 @@ class Driver:
 
     def __init__(self, root: str, *, tls: bool = False) -> None:
         try:
-            self.errors: ModuleType = importlib.import_module(f"{root}.exceptions")
+            self.errors: ModuleType = loaded(f"{root}.exceptions")
         except ImportError as error:
             raise MissingExtra(
                 f"sessions in Valkey or Redis need the package {root!r}: "
