@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from elasticache_sessions import StoreUnavailable
+from elasticache_sessions import Settings, StoreUnavailable
+from elasticache_sessions.clients import memcached
 from elasticache_sessions.clients.base import (
     ABSENT,
     Command,
@@ -21,6 +23,7 @@ from elasticache_sessions.clients.base import (
     Reply,
     Stored,
     Write,
+    unheard,
 )
 from elasticache_sessions.clients.breaker import Breakers
 from elasticache_sessions.clients.memcached import MemcachedClient
@@ -283,3 +286,40 @@ def test_a_connection_that_has_something_to_say_is_not_asked(give_store: Callabl
             connection.ask(Read(MINE))
         assert connection.sock is None
         assert proxy.total.names == ["GETS"]
+
+
+def test_a_thread_that_connects_after_its_event_loop_has_ended_leaves_nothing_open(
+    give_store: Callable[[str], Store],
+) -> None:
+    """Whoever asked was cancelled at the end, and what was open by then is closed already."""
+    store = give_store("memcached")
+    begun, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    client = memcached.connect(Settings(url=store.url, timeout=PATIENT, connect_timeout=PATIENT))
+
+    class Late:
+        """The client, whose threads take their time."""
+
+        timeouts, notice = client.timeouts, staticmethod(unheard)
+        place_of, has, ask_for, close = client.place_of, client.has, client.ask_for, client.close
+
+        def ask(self, command: Command) -> Reply:
+            begun.set()
+            may_go_on.wait(PATIENT)
+            try:
+                return client.ask(command)
+            finally:
+                ended.set()
+
+    async def main() -> None:
+        asynchronous = AsyncMemcachedClient(Late(), 1)
+        asking = [asyncio.create_task(asynchronous.perform(Read(b"sess:%d" % one))) for one in range(2)]
+        await asyncio.to_thread(begun.wait, PATIENT)
+        for task in asking:
+            task.cancel()
+        await asynchronous.aclose()
+
+    asyncio.run(main())
+    before = sum(store.dialect.clients(port) for port in store.ports)
+    may_go_on.set()
+    assert ended.wait(PATIENT)
+    wait_until(lambda: sum(store.dialect.clients(port) for port in store.ports) <= before, 5, "it is closed")

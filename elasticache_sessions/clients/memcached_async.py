@@ -6,7 +6,6 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Protocol, TypeVar
 
@@ -106,9 +105,13 @@ class AsyncMemcachedClient:
             else:
                 reply.set_result(job.result())
 
+        close = self.client.close
+
         def tell(job: Future[R]) -> None:
-            with suppress(RuntimeError):  # the event loop has ended meanwhile
+            try:
                 loop.call_soon_threadsafe(arrive, job)
+            except RuntimeError:  # the event loop has ended meanwhile, and closed what was open by then
+                close()
 
         threads = self._threads.get(place)
         if threads is None:
@@ -124,7 +127,11 @@ class AsyncMemcachedClient:
                 f"no thread to ask Memcached in: {error}. Try again.", sent=False
             ) from error
         job.add_done_callback(tell)
-        return await reply
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            job.cancel()  # if it has not begun
+            raise
 
     def _leave_others(self) -> None:
         """End the threads for nodes that are none any more."""
