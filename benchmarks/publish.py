@@ -16,6 +16,7 @@ IMAGES: Final = ROOT / "docs" / "images"
 
 def publish(results: Results) -> None:
     results.write(RESULTS)
+    results = Results.read(RESULTS)  # as it is rounded there
     pictures.draw(results, IMAGES)
     PAGE.write_text(pages.filled(PAGE.read_text(), results))
 
