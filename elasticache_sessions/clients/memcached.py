@@ -7,7 +7,7 @@ copies, are `memcached_group`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -69,13 +69,8 @@ def source_for(settings: Settings) -> Source:
 def node_of_for(settings: Settings) -> Callable[[bytes], str]:
     """What tells the node, or the nodes, that a key fails with."""
     if _is_plain(settings):
-        return partial(node_of, names(settings))
+        return partial(owner, names(settings))
     return partial(group_of, source_for(settings), settings.endpoint.copies)
-
-
-def node_of(nodes: Sequence[str], key: bytes) -> str:
-    """The name of the node that has `key`."""
-    return owner(nodes, key)
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -107,7 +102,7 @@ class MemcachedClient:
 
     def node_of(self, key: bytes) -> str:
         """The name of the node that has `key`."""
-        return node_of(self.nodes, key)
+        return owner(self.nodes, key)
 
     place_of = node_of
 

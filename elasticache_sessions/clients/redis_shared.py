@@ -16,9 +16,9 @@ from redis import exceptions
 from ..exceptions import StoreUnavailable
 from ..limit import TimeLimit, Timeouts, running
 from .network import open_transport
-from .redis_driver import Driver, Redirected, Refused
+from .redis_driver import Driver, Redirected
 from .redis_stream import Stream
-from .redis_wire import Refusal, Request
+from .redis_wire import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +47,29 @@ class Shared:
         question = (request.args, request.fits)
         with self._driver.translated(sent=False):
             replies = stream.put((_ASKING, question) if asking else (question,), running().need())
-        reply = await replies[-1]
-        if isinstance(reply, Exception):
-            return self._told(reply, stream)
-        return reply
+        answer = self._answered(await replies[-1], stream)
+        if isinstance(answer, Redirected):
+            raise answer
+        return answer
 
     async def ask_all(self, requests: Sequence[Request]) -> list[object]:
         stream = await self._ready()
         with self._driver.translated(sent=False):
             replies = stream.put([(each.args, each.fits) for each in requests], running().need())
-        answers: list[object] = []
-        for each in replies:
-            reply = await each
-            if isinstance(reply, Exception):
-                try:
-                    reply = self._told(reply, stream)
-                except Redirected as elsewhere:
-                    reply = elsewhere
-            answers.append(reply)
-        return answers
+        return [self._answered(await each, stream) for each in replies]
 
-    def _told(self, error: Exception, stream: Stream) -> Refusal:
-        """What the server answered, where that is an error."""
+    def _answered(self, reply: object, stream: Stream) -> object:
+        """What came of a question: its reply, or what the error says that came instead. Raises StoreUnavailable."""
+        if not isinstance(reply, Exception):
+            return reply
         try:
-            with self._driver.translated():
-                raise error
-        except Refused as refused:
-            return refused.refusal
-        except Redirected:
-            raise
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+            return self._driver.said(reply)
         except StoreUnavailable as failure:
             # Late, or a primary that became a replica: whoever asks next connects anew. Not where this command alone was
             # refused: a store that is out of memory refuses every write, and reads would wait for new connections.
-            if failure.sent or failure.retry or isinstance(error, exceptions.AuthenticationError):
+            if failure.sent or failure.retry or isinstance(reply, exceptions.AuthenticationError):
                 stream.retire()
             raise
 

@@ -16,8 +16,7 @@ import hiredis
 from redis import exceptions
 from redis.connection import DefaultParser
 
-from ..exceptions import StoreUnavailable
-from .redis_transport import MISFIT
+from .redis_transport import misfit
 
 _NOTHING_YET: Final = object()
 
@@ -82,7 +81,7 @@ class Stream(asyncio.Protocol):
                 reply, _, fits = self._waiting.popleft()
                 fitting = isinstance(said, Exception) or fits(said)
                 if not reply.done():
-                    reply.set_result(said if fitting else StoreUnavailable(MISFIT, retry=True))
+                    reply.set_result(said if fitting else misfit())
                 if not fitting:
                     self._break(_broken())
                     return

@@ -1,7 +1,6 @@
 """Carries `redis_wire` over a pool of connections to one endpoint, for threads.
 
-The connections are redis-py's or valkey-py's, but not their retries: a command is sent once, so that whoever
-repeats it knows.
+redis-py or valkey-py connects them. Its retries are not used: a command is sent once, so that whoever repeats it knows.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from .redis_driver import Driver, Redirected
 from .redis_search import Mark, mark_of, search
 from .redis_survey import Flights, glances
 from .redis_wire import Request, exchange
-
-MISFIT: Final = "the store's reply does not fit the question. Check what answers at its address."
 
 
 class Line(Protocol):
@@ -58,7 +55,7 @@ def ask(lines: Lines, driver: Driver, request: Request, *, asking: bool = False)
                 line.send([("ASKING",)])
                 line.receive()
             line.send([request.args])
-            answer = _answer(line.receive(), driver, request)
+            answer = answered(line.receive(), driver, request)
     except driver.failures as error:
         raise driver.in_our_words(error, sent) from error
     if isinstance(answer, Redirected):
@@ -78,13 +75,18 @@ def ask_all(lines: Lines, driver: Driver, requests: Sequence[Request]) -> list[o
         with lines.connection() as line:
             sent = True
             line.send([request.args for request in requests])
-            return [_answer(line.receive(), driver, request) for request in requests]
+            return [answered(line.receive(), driver, request) for request in requests]
     except driver.failures as error:
         raise driver.in_our_words(error, sent) from error
 
 
-def _answer(reply: object, driver: Driver, request: Request) -> object:
-    """Here, where the connection is still lent: what the server calls an error mostly ends it, and some errors are answers."""
+def answered(reply: object, driver: Driver, request: Request) -> object:
+    """What a reply, or the server's error that came instead, says to `request`: asked while the connection is still lent, as
+    what is no answer ends it.
+
+    Raises:
+        StoreUnavailable
+    """
     if isinstance(reply, Exception):
         return driver.said(reply)
     if request.fits(reply):
@@ -128,15 +130,10 @@ class _TheirLine:
             return error
 
 
-def fitting(reply: object, request: Request) -> object:
-    if not request.fits(reply):
-        reply = None  # as above
-        raise misfit()
-    return reply
-
-
 def misfit() -> StoreUnavailable:
-    return StoreUnavailable(MISFIT, retry=True)
+    return StoreUnavailable(
+        "the store's reply does not fit the question. Check what answers at its address.", retry=True
+    )
 
 
 class RedisClient:

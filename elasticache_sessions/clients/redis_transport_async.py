@@ -15,7 +15,7 @@ from .base import Command, Glance, Look, Page, Reply, Scan
 from .breaker import Breaker, Breakers
 from .redis_driver import Driver, Redirected, Refused
 from .redis_survey import glances
-from .redis_transport import THE_STORE, clustered, fitting, here, search_here
+from .redis_transport import THE_STORE, answered, clustered, here, search_here
 from .redis_wire import Request, exchange
 
 
@@ -53,7 +53,7 @@ class Pooled:
                     await connection.read_response()
                 with _heeding_cancellation():
                     await connection.send_command(*request.args)
-                return fitting(await connection.read_response(), request)
+                return answered(await connection.read_response(), self._driver, request)
         except Refused as refused:
             return refused.refusal
 
@@ -66,7 +66,7 @@ class Pooled:
             for request in requests:
                 try:
                     with self._driver.translated():
-                        answers.append(fitting(await connection.read_response(), request))
+                        answers.append(answered(await connection.read_response(), self._driver, request))
                 except (Refused, Redirected) as said:
                     answers.append(said.refusal if isinstance(said, Refused) else said)
         return answers
