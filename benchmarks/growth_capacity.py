@@ -20,7 +20,7 @@ from elasticache_sessions.clients.redis_wire import exchange
 from elasticache_sessions.record import REVISION
 from tests.support.servers import REDIS_7_0, VALKEY_9_1, Flavour, Server
 
-from .growth_loading import flat, load
+from .growth_loading import flat, load, packed
 from .growth_records import LIFETIME, Kept, ours
 from .growth_visitors import SIZES, Visitors
 
@@ -83,21 +83,16 @@ def _know_the_scripts(server: Server) -> None:
 
 def _commands(kept: Sequence[Kept]) -> dict[str, list[bytes]]:
     def sent(command: Command) -> bytes:
-        return _packed(next(exchange(command)).args)
+        return packed(*next(exchange(command)).args)
 
     now = int(time.time())
     return {
-        "GET": [_packed(("GET", one.key)) for one in kept],
+        "GET": [packed("GET", one.key) for one in kept],
         "read": [sent(Read(one.key)) for one in kept],
         "read and slide": [sent(Read(one.key, LIFETIME, now)) for one in kept],
         # Written under the revision that is there, so that each write holds.
         "write": [sent(Write(one.key, one.value, LIFETIME, one.value[REVISION])) for one in kept],
     }
-
-
-def _packed(arguments: Sequence[Any]) -> bytes:
-    words = [one if isinstance(one, bytes) else str(one).encode() for one in arguments]
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 def _cost(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
+
+from hiredis import pack_command
 
 from tests.support.servers import Server
 
 from .growth_records import LIFETIME, Kept
 
+Stored = tuple[bytes, bytes, int]
+"""Key, value and flags of a record."""
 _BATCH: Final = 500
 
 
@@ -25,35 +30,31 @@ class Memory:
     """With what the allocator holds: the resident memory; of Memcached, the chunks that items sit in."""
 
 
-def load(server: Server, records: Iterable[tuple[bytes, bytes, int]], memcached: bool) -> None:
-    """Key, value and flags of each."""
+def load(server: Server, records: Iterable[Stored], memcached: bool) -> None:
     with socket.create_connection((server.host, server.port)) as connection:
-        for batch in _batches(records):
+        for batch in batches(records, _BATCH):
             connection.sendall(b"".join(_stored(batch, memcached)))
             _answers(connection, (b"STORED\r\n" if memcached else b"+OK\r\n") * len(batch))
 
 
-def _batches(records: Iterable[tuple[bytes, bytes, int]]) -> Iterable[list[tuple[bytes, bytes, int]]]:
-    batch = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
+def packed(*words: Any) -> bytes:
+    """A command as Valkey and Redis are sent it."""
+    command: bytes = pack_command(words)
+    return command
+
+
+def batches(records: Iterable[Stored], size: int) -> Iterator[list[Stored]]:
+    rest = iter(records)
+    while batch := list(islice(rest, size)):
         yield batch
 
 
-def _stored(batch: Iterable[tuple[bytes, bytes, int]], memcached: bool) -> Iterable[bytes]:
-    ttl = b"%d" % LIFETIME
+def _stored(batch: Iterable[Stored], memcached: bool) -> Iterable[bytes]:
     for key, value, flags in batch:
         if memcached:
-            yield b"set %b %d %b %d\r\n%b\r\n" % (key, flags, ttl, len(value), value)
+            yield b"set %b %d %d %d\r\n%b\r\n" % (key, flags, LIFETIME, len(value), value)
         else:
-            yield (
-                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n"
-                % (len(key), key, len(value), value, len(ttl), ttl)
-            )
+            yield packed("SET", key, value, "EX", LIFETIME)
 
 
 def _answers(connection: socket.socket, expected: bytes) -> None:
@@ -67,7 +68,7 @@ def _answers(connection: socket.socket, expected: bytes) -> None:
         raise ConnectionError(f"the server said {heard[:200]!r}")
 
 
-def flat(kept: Kept) -> tuple[bytes, bytes, int]:
+def flat(kept: Kept) -> Stored:
     return kept.key, kept.value, kept.flags
 
 

@@ -19,7 +19,7 @@ from elasticache_sessions import SessionManager, Settings
 from elasticache_sessions.manager import rules_for
 from tests.support.servers import MEMCACHED, REDIS_7_0, VALKEY_9_1, Flavour, Server
 
-from .growth_loading import load, memory
+from .growth_loading import Stored, batches, flat, load, memory
 from .growth_records import (
     LIFETIME,
     STACKS,
@@ -36,6 +36,7 @@ from .growth_visitors import Visitors
 COMPRESSED: Final = "compressed"
 LIST: Final = "a user's list of one session"
 ENDED: Final = "an ended session"
+_BATCH: Final = 10_000
 _CHECKED: Final = 200
 _OTHERS: Final = 20_000
 _SAMPLE: Final = 2_000
@@ -140,7 +141,7 @@ def _measured(job: Job, advance: Callable[[int], None]) -> tuple[list[Taken], li
         ids: list[tuple[int, str]] = []
         sizes = [0, 0]
         records = _noted(_made(stack, job, advance), job, ids, sizes)
-        for batch in _batches(records):
+        for batch in batches(records, _BATCH):
             for server in servers:
                 load(server, batch, kind)
         taken = []
@@ -175,7 +176,7 @@ def _made(stack: Stack, job: Job, advance: Callable[[int], None]) -> Iterator[Ke
 
 def _noted(
     records: Iterable[Kept], job: Job, ids: list[tuple[int, str]], sizes: list[int]
-) -> Iterator[tuple[bytes, bytes, int]]:
+) -> Iterator[Stored]:
     """Remembers some ids, and adds up the sizes of keys and values."""
     every = max(1, job.count // _SAMPLE)
     for number, kept in enumerate(records):
@@ -183,19 +184,7 @@ def _noted(
             ids.append((number, kept.session_id))
         sizes[0] += len(kept.key)
         sizes[1] += len(kept.value)
-        yield kept.key, kept.value, kept.flags
-
-
-def _batches(
-    records: Iterable[tuple[bytes, bytes, int]], size: int = 10_000
-) -> Iterator[list[tuple[bytes, bytes, int]]]:
-    batch: list[tuple[bytes, bytes, int]] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    yield batch
+        yield flat(kept)
 
 
 def _check(stack: Stack, server: Server, job: Job, ids: list[tuple[int, str]]) -> None:
@@ -241,7 +230,7 @@ def _speeds(
     for few in job.few:
         server, visitors = _started(flavour, stays), Visitors(job.size)
         made = [stack.make(visitors.fields(number)) for number in range(few)]
-        load(server, ((kept.key, kept.value, kept.flags) for kept in made), job.memcached)
+        load(server, map(flat, made), job.memcached)
         servers[few] = (server, [kept.session_id for kept in random.sample(made, min(_SAMPLE, few))])
     managers = {
         count: SessionManager.connect(Settings(url=server.url, timeout=5))

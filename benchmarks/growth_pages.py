@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from .growth_visitors import SIZES
+from .pages import with_block
+
 Found = Mapping[str, Any]
 OURS: Final = "elasticache-sessions"
-_SIZES: Final = {200: "200 B", 2_000: "2 KB"}
 
 
 def filled(page: str, found: Found) -> str:
     """The page, with what stands between each pair of marks written anew; what was not measured stays."""
     for name, block in BLOCKS.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        before, mark, rest = page.partition(begin)
-        if mark and part_of(name) in found:
-            lines = "".join(f"{line}\n" for line in block(found))
-            page = before + begin + lines + end + rest.partition(end)[2]
+        if part_of(name) in found:
+            page = with_block(page, name, block(found))
     return page
 
 
@@ -46,7 +45,7 @@ def memory(found: Found) -> Iterator[str]:
             rest = taken - row["key"] - row["value"]
             by = "" if row["stack"].startswith(OURS) else f"{_taken(own) / taken:.2f}"
             name = f"**{row['stack']}**" if row["stack"] == OURS else row["stack"]
-            place = f"{server}, {_SIZES[size]}"
+            place = f"{server}, {SIZES[size]}"
             table.append(
                 (place, name, *(f"{one:.0f}" for one in (row["key"], row["value"], rest, taken)), by)
             )
@@ -109,7 +108,7 @@ def capacity(found: Found) -> Iterator[str]:
     names = list(dict.fromkeys(row["command"] for row in found["capacity"]))
     for row in found["capacity"]:
         rows.setdefault((row["server"], row["size"]), []).append(f"{row['node_cpu_us']:.1f}")
-    table = [(f"{server}, {_SIZES[size]}", *cells) for (server, size), cells in rows.items()]
+    table = [(f"{server}, {SIZES[size]}", *cells) for (server, size), cells in rows.items()]
     yield from _table(("CPU of the node, µs a command", *names), table)
 
 

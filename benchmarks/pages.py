@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from .results import Results, Table
@@ -14,17 +14,17 @@ LEFT_OUT: Final = ("plain", "layer")
 def filled(page: str, results: Results) -> str:
     """The page, with what stands between each pair of marks written anew."""
     for name, block in BLOCKS.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        before, found, rest = page.partition(begin)
-        if found:
-            page = (
-                before
-                + begin
-                + "".join(f"{line}\n" for line in block(results))
-                + end
-                + rest.partition(end)[2]
-            )
+        page = with_block(page, name, block(results))
     return page
+
+
+def with_block(page: str, name: str, lines: Iterable[str]) -> str:
+    """The page, with these lines between the marks of that name; as it is where it has none."""
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    before, found, rest = page.partition(begin)
+    if not found:
+        return page
+    return before + begin + "".join(f"{line}\n" for line in lines) + end + rest.partition(end)[2]
 
 
 def targets(results: Results) -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,14 +17,27 @@ from .stacks import Stack
 from .targets import Outcome
 
 
+class Advance(Protocol):
+    """What is being done now, and how much of it has been done since."""
+
+    def __call__(self, what: str, more: int = 1, /) -> None: ...
+
+
+def console() -> Console:
+    """Where nobody looks (a file, a log), a line may be as long as it likes."""
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
 @contextmanager
-def progress_bar(blocks: int) -> Iterator[tuple[Console, Callable[[str], None]]]:
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Where nobody looks (a file, a log), a line may be as long as it likes.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=blocks)
-        yield console, lambda what: bar.update(task, advance=1, description=what)
+def progress_bar(total: int, on: Console | None = None) -> Iterator[Advance]:
+    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=on, refresh_per_second=2) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def advance(what: str, more: int = 1, /) -> None:
+            bar.update(task, advance=more, description=what)
+
+        yield advance
 
 
 def show(console: Console, measured: Measured) -> None:
